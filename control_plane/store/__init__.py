@@ -1,0 +1,1 @@
+"""The revisioned, watchable store. ``base`` is the interface; ``sqlite`` the embedded implementation."""

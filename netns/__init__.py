@@ -1,0 +1,1 @@
+"""The pod network: a pure plan, its nftables text, and the few modules that apply it to the kernel."""
