@@ -1,0 +1,132 @@
+"""Listeners, filter chains and network filters (``config.listener.v3`` and its filters)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from proxy.model.access_log import FileAccessLog
+from proxy.model.address import CidrRange, SocketAddress
+from proxy.model.rbac import Rbac
+from proxy.model.route import RouteConfiguration, WeightedCluster
+from proxy.model.tls import DownstreamTls
+
+ListenerFilter = Literal["original_dst", "tls_inspector", "http_inspector"]
+ClientCertDetails = Literal[
+    "SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY"
+]
+SlashesAction = Literal["KEEP_UNCHANGED", "REJECT_REQUEST", "UNESCAPE_AND_REDIRECT", "UNESCAPE_AND_FORWARD"]
+
+
+@dataclass(frozen=True, slots=True)
+class SetClientCertDetails:
+    """Which elements ``x-forwarded-client-cert`` has beside ``By`` and ``Hash``."""
+
+    subject: bool = False
+    uri: bool = False
+    dns: bool = False
+    cert: bool = False
+    chain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HttpConnectionManager:
+    """``HttpConnectionManager``. ``route`` is a table, or the name of one that comes by RDS.
+
+    ``rbac`` holds the RBAC filters before the router, in order. Times in seconds, 0 = off.
+    """
+
+    stat_prefix: str
+    route: RouteConfiguration | str
+    codec_type: Literal["AUTO", "HTTP1", "HTTP2"] = "AUTO"
+    rbac: tuple[Rbac, ...] = ()
+    access_log: tuple[FileAccessLog, ...] = ()
+    generate_request_id: bool = True
+    preserve_external_request_id: bool = False
+    always_set_request_id_in_response: bool = False
+    use_remote_address: bool = False
+    skip_xff_append: bool = False
+    xff_num_trusted_hops: int = 0
+    via: str = ""
+    server_name: str = "envoy"
+    server_header_transformation: Literal["OVERWRITE", "APPEND_IF_ABSENT", "PASS_THROUGH"] = "OVERWRITE"
+    forward_client_cert_details: ClientCertDetails = "SANITIZE"
+    set_current_client_cert_details: SetClientCertDetails = field(default_factory=SetClientCertDetails)
+    normalize_path: bool = False
+    merge_slashes: bool = False
+    path_with_escaped_slashes_action: SlashesAction = "KEEP_UNCHANGED"
+    max_request_headers_kb: int = 60
+    max_headers_count: int = 100
+    stream_idle_timeout: float = 300.0
+    request_timeout: float = 0.0
+    request_headers_timeout: float = 0.0
+    idle_timeout: float = 3600.0
+    max_connection_duration: float = 0.0
+    max_requests_per_connection: int = 0
+    drain_timeout: float = 5.0
+    delayed_close_timeout: float = 1.0
+    upgrade_types: tuple[str, ...] = ()
+    accept_http_10: bool = False
+    suppress_envoy_headers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TcpProxy:
+    """``TcpProxy``. ``idle_timeout`` seconds, 0 = off."""
+
+    stat_prefix: str
+    clusters: tuple[WeightedCluster, ...]
+    access_log: tuple[FileAccessLog, ...] = ()
+    idle_timeout: float = 3600.0
+    max_connect_attempts: int = 1
+
+
+TerminalFilter: TypeAlias = HttpConnectionManager | TcpProxy
+
+
+@dataclass(frozen=True, slots=True)
+class FilterChainMatch:
+    """``FilterChainMatch``; an empty part matches everything. Order of evaluation as Envoy documents it."""
+
+    destination_port: int | None = None
+    prefix_ranges: tuple[CidrRange, ...] = ()
+    server_names: tuple[str, ...] = ()
+    transport_protocol: Literal["", "raw_buffer", "tls"] = ""
+    application_protocols: tuple[str, ...] = ()
+    direct_source_prefix_ranges: tuple[CidrRange, ...] = ()
+    source_prefix_ranges: tuple[CidrRange, ...] = ()
+    source_ports: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FilterChain:
+    """Network RBAC filters, then one terminal filter."""
+
+    name: str
+    terminal: TerminalFilter
+    match: FilterChainMatch = field(default_factory=FilterChainMatch)
+    tls: DownstreamTls | None = None
+    rbac: tuple[Rbac, ...] = ()
+    transport_socket_connect_timeout: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """``Listener``. With ``bind_to_port`` false it only takes what a ``use_original_dst`` listener hands over."""
+
+    name: str
+    address: SocketAddress
+    filter_chains: tuple[FilterChain, ...] = ()
+    default_filter_chain: FilterChain | None = None
+    additional_addresses: tuple[SocketAddress, ...] = ()
+    ipv4_compat: bool = False
+    bind_to_port: bool = True
+    use_original_dst: bool = False
+    listener_filters: tuple[ListenerFilter, ...] = ()
+    listener_filters_timeout: float = 15.0
+    continue_on_listener_filters_timeout: bool = False
+    per_connection_buffer_limit_bytes: int = 1024 * 1024
+    tcp_backlog_size: int = 4096
+    traffic_direction: Literal["UNSPECIFIED", "INBOUND", "OUTBOUND"] = "UNSPECIFIED"
+    access_log: tuple[FileAccessLog, ...] = ()
+    stat_prefix: str = ""

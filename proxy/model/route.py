@@ -1,0 +1,132 @@
+"""Route configuration (``config.route.v3``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from proxy.model.matcher import HeaderMatcher, PathMatcher, QueryParameterMatcher
+
+AppendAction = Literal[
+    "APPEND_IF_EXISTS_OR_ADD", "ADD_IF_ABSENT", "OVERWRITE_IF_EXISTS_OR_ADD", "OVERWRITE_IF_EXISTS"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderValueOption:
+    """A header to add. ``value`` may hold access-log operators, as in Envoy."""
+
+    name: str
+    value: str
+    append_action: AppendAction = "APPEND_IF_EXISTS_OR_ADD"
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderMutations:
+    """What one level (route, virtual host, weighted cluster, route configuration) does to headers."""
+
+    request_add: tuple[HeaderValueOption, ...] = ()
+    request_remove: tuple[str, ...] = ()
+    response_add: tuple[HeaderValueOption, ...] = ()
+    response_remove: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RouteMatch:
+    """All parts must match."""
+
+    path: PathMatcher
+    headers: tuple[HeaderMatcher, ...] = ()
+    query_parameters: tuple[QueryParameterMatcher, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """``RetryPolicy``. ``retry_on`` holds Envoy's condition names; intervals are seconds."""
+
+    retry_on: tuple[str, ...]
+    num_retries: int = 1
+    per_try_timeout: float | None = None
+    retriable_status_codes: tuple[int, ...] = ()
+    base_interval: float = 0.025
+    max_interval: float = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedCluster:
+    """One share of a split; the headers are edited only for requests that it gets."""
+
+    name: str
+    weight: int
+    headers: HeaderMutations = field(default_factory=HeaderMutations)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteAction:
+    """Forward. ``clusters`` has one entry for a plain cluster, several for ``weighted_clusters``.
+
+    ``timeout`` seconds, 0 = none (Envoy's default is 15 s, applied at decode).
+    """
+
+    clusters: tuple[WeightedCluster, ...]
+    cluster_not_found_response_code: int = 503
+    prefix_rewrite: str = ""
+    host_rewrite_literal: str = ""
+    timeout: float = 15.0
+    idle_timeout: float | None = None
+    retry_policy: RetryPolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RedirectAction:
+    """``RedirectAction``; ``None`` keeps that part of the URL."""
+
+    scheme: str | None = None
+    host: str | None = None
+    port: int | None = None
+    path: str | None = None
+    prefix_rewrite: str | None = None
+    response_code: int = 301
+    strip_query: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DirectResponseAction:
+    """A fixed answer."""
+
+    status: int
+    body: bytes = b""
+
+
+Action: TypeAlias = RouteAction | RedirectAction | DirectResponseAction
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route; the first of a virtual host that matches wins."""
+
+    name: str
+    match: RouteMatch
+    action: Action
+    headers: HeaderMutations = field(default_factory=HeaderMutations)
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualHost:
+    """``domains``: exact, ``*.suffix``, ``prefix.*`` or ``*``, longest first in that order of kinds."""
+
+    name: str
+    domains: tuple[str, ...]
+    routes: tuple[Route, ...]
+    headers: HeaderMutations = field(default_factory=HeaderMutations)
+    require_tls: Literal["NONE", "EXTERNAL_ONLY", "ALL"] = "NONE"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteConfiguration:
+    """A named table of virtual hosts."""
+
+    name: str
+    virtual_hosts: tuple[VirtualHost, ...]
+    headers: HeaderMutations = field(default_factory=HeaderMutations)
+    ignore_port_in_host_matching: bool = False
