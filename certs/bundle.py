@@ -1,6 +1,7 @@
 """Trust bundles: the root certificates of one trust domain, as PEM and DER, and the pin of a root.
 
-It must not decide whether a chain is valid (:mod:`certs.chain`, the TLS library) and imports no ``cryptography``.
+It must not decide whether a chain is valid (:mod:`certs.chain`, the TLS library) and imports no
+``cryptography``.
 """
 
 from __future__ import annotations
@@ -26,13 +27,19 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TrustBundle:
-    """Root certificates (DER), in order, without repetition. Never empty when made by :meth:`of` or :meth:`parse`."""
+    """Root certificates (DER), in order, without repetition.
+
+    Never empty when made by :meth:`of` or :meth:`parse`.
+    """
 
     roots: tuple[bytes, ...]
 
     @classmethod
     def of(cls, roots: Iterable[bytes], trust_domain: str | None = None) -> TrustBundle:
-        """Check that each root may sign and, if it carries an ID, that it is of ``trust_domain``. Raises :class:`BundleError`."""
+        """Check that each root may sign and, if it carries an ID, that it is of ``trust_domain``.
+
+        Raises :class:`BundleError`.
+        """
         kept = tuple(dict.fromkeys(roots))
         if not kept:
             raise BundleError("trust bundle: no certificate in it")
@@ -63,7 +70,10 @@ def pin(der: bytes) -> str:
 
 
 def split_pem(pem: str) -> tuple[bytes, ...]:
-    """The certificates of a PEM text as DER, in order; other blocks are passed over. Raises :class:`BundleError`."""
+    """The certificates of a PEM text as DER, in order; other blocks are passed over.
+
+    Raises :class:`BundleError`.
+    """
     found = []
     for number, match in enumerate(_CERTIFICATE.finditer(pem), 1):
         if number > MAX_CERTIFICATES:

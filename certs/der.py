@@ -1,8 +1,8 @@
 """Reads, from a certificate's DER, just what the SPIFFE rules and the logs need. Pure and quick; no ``cryptography``.
 
-It judges nothing (:mod:`certs.svid` does) and checks no signature (the TLS library did). It is strict about DER:
-indefinite or padded lengths, bytes left over and repeated extensions are errors, so that what is read here
-is what every other parser reads. Source: RFC 5280 section 4, X.690.
+It judges nothing (:mod:`certs.svid` does) and checks no signature (the TLS library did). It is strict about
+DER: indefinite or padded lengths, bytes left over and repeated extensions are errors, so that what is read
+here is what every other parser reads. Source: RFC 5280 section 4, X.690.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ class DerError(ValueError):
 @dataclass(frozen=True, slots=True)
 class CertificateFields:
     """What was read. Times are Unix seconds, UTC. ``key_usage`` is the first byte of the bit string
-    (``None``: no such extension), ``extended_key_usage`` the OIDs' content bytes (``None``: no such extension).
-    ``subject`` and ``public_key`` (SubjectPublicKeyInfo) are DER."""
+    (``None``: no such extension), ``extended_key_usage`` the OIDs' content bytes (``None``: no such
+    extension). ``subject`` and ``public_key`` (SubjectPublicKeyInfo) are DER.
+    """
 
     not_before: int
     not_after: int
@@ -164,7 +165,16 @@ def _certificate(der: bytes) -> CertificateFields:
                 is_ca = _basic_constraints(der, at, stop)
             at = stop
     return CertificateFields(
-        not_before, not_after, subject, public_key, uris, dns_names, is_ca, key_usage, key_usage_critical, extended
+        not_before,
+        not_after,
+        subject,
+        public_key,
+        uris,
+        dns_names,
+        is_ca,
+        key_usage,
+        key_usage_critical,
+        extended,
     )
 
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 PREFIX = "tulle1"
 
 _TOKEN = re.compile(
-    r"tulle1\.(?P<id>[a-z0-9](?:[a-z0-9-]{0,251}[a-z0-9])?)\.(?P<secret>[A-Za-z0-9_-]{32,128})\.(?P<pin>[0-9a-f]{64})",
+    r"tulle1\.(?P<id>[a-z0-9](?:[a-z0-9-]{0,251}[a-z0-9])?)"
+    r"\.(?P<secret>[A-Za-z0-9_-]{32,128})"
+    r"\.(?P<pin>[0-9a-f]{64})",
     re.ASCII,
 )
 

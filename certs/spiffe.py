@@ -16,7 +16,9 @@ MAX_TRUST_DOMAIN_BYTES = 255
 
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]+", re.ASCII)
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
-_WELL_FORMED = re.compile(r"spiffe://([a-z0-9._-]{1,255})((?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+)*)", re.ASCII)
+_WELL_FORMED = re.compile(
+    r"spiffe://([a-z0-9._-]{1,255})((?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+)*)", re.ASCII
+)
 
 
 class SpiffeIdError(ValueError):
@@ -45,14 +47,20 @@ class SpiffeId:
 
     @classmethod
     def workload(cls, trust_domain: str, namespace: str, service_account: str) -> SpiffeId:
-        """The ID of a workload, ``spiffe://<td>/ns/<namespace>/sa/<service account>``. Raises :class:`SpiffeIdError`."""
+        """The ID of a workload, ``spiffe://<td>/ns/<namespace>/sa/<service account>``.
+
+        Raises :class:`SpiffeIdError`.
+        """
         return cls.parse(f"{SCHEME}{trust_domain}/ns/{namespace}/sa/{service_account}")._of_workload(
             namespace, service_account
         )
 
     @classmethod
     def of_trust_domain(cls, trust_domain: str) -> SpiffeId:
-        """The ID of the trust domain itself, which signing certificates carry. Raises :class:`SpiffeIdError`."""
+        """The ID of the trust domain itself, which signing certificates carry.
+
+        Raises :class:`SpiffeIdError`.
+        """
         found = cls.parse(f"{SCHEME}{trust_domain}")
         if found.path:
             raise SpiffeIdError(f"trust domain {trust_domain!r}: '/' is not allowed in it")
@@ -77,7 +85,8 @@ class SpiffeId:
         """Itself, unless a slash in one of the two names moved the border between them."""
         if self.namespace != namespace or self.service_account != service_account:
             raise SpiffeIdError(
-                f"namespace {namespace!r} and service account {service_account!r} must each be one path segment"
+                f"namespace {namespace!r} and service account {service_account!r} "
+                "must each be one path segment"
             )
         return self
 

@@ -61,7 +61,9 @@ def read_leaf(der: bytes, trust_domain: str | None = None) -> Svid:
     fields = _read(der)
     found = _spiffe_id(fields)
     if found is None:
-        raise SvidError(NO_URI_SAN, "the certificate has no URI in its subjectAltName; an SVID has exactly one")
+        raise SvidError(
+            NO_URI_SAN, "the certificate has no URI in its subjectAltName; an SVID has exactly one"
+        )
     if not found.path:
         raise SvidError(ROOT_PATH, f"{found} names a whole trust domain; a workload's ID has a path")
     if fields.is_ca:
@@ -86,7 +88,10 @@ def read_leaf(der: bytes, trust_domain: str | None = None) -> Svid:
 
 
 def check_signer(der: bytes, trust_domain: str | None = None) -> SpiffeId | None:
-    """The trust domain's ID that a signing certificate carries, ``None`` when it carries none. Raises :class:`SvidError`."""
+    """The trust domain's ID that a signing certificate carries, ``None`` when it carries none.
+
+    Raises :class:`SvidError`.
+    """
     fields = _read(der)
     if not fields.is_ca:
         raise SvidError(NOT_A_CA, "the certificate is not a CA (basicConstraints cA is not true)")
@@ -115,7 +120,8 @@ def _spiffe_id(fields: _der.CertificateFields) -> SpiffeId | None:
         return None
     if len(uris) > 1:
         raise SvidError(
-            MANY_URI_SANS, f"the certificate has {len(uris)} URIs in its subjectAltName; an SVID has exactly one"
+            MANY_URI_SANS,
+            f"the certificate has {len(uris)} URIs in its subjectAltName; an SVID has exactly one",
         )
     try:
         return SpiffeId.parse(uris[0])
