@@ -52,7 +52,7 @@ class EventType(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change. For ``DELETED`` ``object`` is the last stored state and ``revision`` the deleting revision."""
+    """One change. For ``DELETED`` ``object`` is the last state and ``revision`` the deleting revision."""
 
     revision: int
     type: EventType
@@ -61,7 +61,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Create or replace ``key``. ``expect``: ``None`` = whatever is there, ``0`` = must not exist, else the exact revision."""
+    """Create or replace ``key``.
+
+    ``expect``: ``None`` = whatever is there, ``0`` = must not exist, else the exact revision.
+    """
 
     key: Key
     body: Mapping[str, Any]
@@ -70,7 +73,10 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Delete ``key``. ``expect`` as for :class:`Put`; deleting what is absent is a conflict unless ``missing_ok``."""
+    """Delete ``key``. ``expect`` as for :class:`Put`.
+
+    Deleting what is absent is a conflict unless ``missing_ok``.
+    """
 
     key: Key
     expect: int | None = None
@@ -87,6 +93,10 @@ class Conflict(Exception):
         self.actual = actual
 
 
+class StoreUnavailable(Exception):
+    """The store could not read or write (disk full, database damaged); nothing was changed."""
+
+
 class Compacted(Exception):
     """The revision asked for is older than what the store still knows; list again and watch from there."""
 
@@ -97,6 +107,25 @@ class Snapshot:
 
     revision: int
     objects: Mapping[Key, Stored]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one revision did to one object; ``before`` or ``after`` is ``None`` where it did not exist."""
+
+    key: Key
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One commit: its number, who made it, when (seconds since the epoch) and what it changed."""
+
+    number: int
+    author: str
+    time: float
+    changes: Sequence[Change]
 
 
 class Store(Protocol):
@@ -121,10 +150,25 @@ class Store(Protocol):
         ...
 
     def watch(self, after: int) -> AsyncIterator[Sequence[Event]]:
-        """Events with a revision greater than ``after``, in order, grouped by revision; then live. Raises :class:`Compacted`."""
+        """Events with a revision greater than ``after``, in order, grouped by revision; then live.
+
+        Raises :class:`Compacted` (at the first step, or later if the reader falls too far behind).
+        """
         ...
 
     async def close(self) -> None: ...
+
+
+class History(Protocol):
+    """What a store that keeps its revisions can tell of them."""
+
+    async def history(self, *, before: int | None = None, limit: int = 100) -> Sequence[Revision]:
+        """Revisions below ``before`` that are still known, newest first, at most ``limit``."""
+        ...
+
+    async def revision_at(self, number: int) -> Revision | None:
+        """One revision; ``None`` if there is none such yet. Raises :class:`Compacted`."""
+        ...
 
 
 class StoreClosed(Exception):
