@@ -65,7 +65,7 @@ class ServicePort(Model):
     port: Port
     target_port: TargetPort = None
     app_protocol: AppProtocol | None = None
-    node_port: not_yet("the mesh opens no node ports") = None  # type: ignore[valid-type]
+    node_port: Annotated[Any, not_yet("the mesh opens no node ports")] = None
 
 
 class ServiceSpec(Model):
@@ -79,20 +79,18 @@ class ServiceSpec(Model):
     ip_family_policy: Literal["SingleStack", "PreferDualStack", "RequireDualStack"] | None = None
     internal_traffic_policy: Literal["Cluster"] = "Cluster"
     publish_not_ready_addresses: Bool = False
-    external_name: not_yet("use a ServiceEntry with resolution DNS") = None  # type: ignore[valid-type]
-    external_ips: Annotated[  # type: ignore[valid-type]
-        not_yet("use clusterIP"), Field(alias="externalIPs")
-    ] = None
-    session_affinity_config: not_yet("sessions have no affinity") = None  # type: ignore[valid-type]
-    load_balancer_ip: Annotated[  # type: ignore[valid-type]
-        not_yet("there is no load balancer"), Field(alias="loadBalancerIP")
-    ] = None
-    load_balancer_class: not_yet("there is no load balancer") = None  # type: ignore[valid-type]
-    load_balancer_source_ranges: not_yet("use an AuthorizationPolicy") = None  # type: ignore[valid-type]
-    allocate_load_balancer_node_ports: not_yet("there is no load balancer") = None  # type: ignore[valid-type]
-    external_traffic_policy: not_yet("there are no node ports") = None  # type: ignore[valid-type]
-    health_check_node_port: not_yet("there are no node ports") = None  # type: ignore[valid-type]
-    traffic_distribution: not_yet("endpoints are not chosen by topology") = None  # type: ignore[valid-type]
+    external_name: Annotated[Any, not_yet("use a ServiceEntry with resolution DNS")] = None
+    external_ips: Annotated[Any, not_yet("use clusterIP"), Field(alias="externalIPs")] = None
+    session_affinity_config: Annotated[Any, not_yet("sessions have no affinity")] = None
+    load_balancer_ip: Annotated[Any, not_yet("there is no load balancer"), Field(alias="loadBalancerIP")] = (
+        None
+    )
+    load_balancer_class: Annotated[Any, not_yet("there is no load balancer")] = None
+    load_balancer_source_ranges: Annotated[Any, not_yet("use an AuthorizationPolicy")] = None
+    allocate_load_balancer_node_ports: Annotated[Any, not_yet("there is no load balancer")] = None
+    external_traffic_policy: Annotated[Any, not_yet("there are no node ports")] = None
+    health_check_node_port: Annotated[Any, not_yet("there are no node ports")] = None
+    traffic_distribution: Annotated[Any, not_yet("endpoints are not chosen by topology")] = None
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -295,8 +295,8 @@ class HTTPRouteRule(Model):
     filters: Annotated[tuple[HTTPRouteFilter, ...], Field(max_length=16)] = ()
     backend_refs: Annotated[tuple[HTTPBackendRef, ...], Field(max_length=16)] = ()
     timeouts: HTTPRouteTimeouts = HTTPRouteTimeouts()
-    retry: not_yet("retries are the mesh's default") = None  # type: ignore[valid-type]
-    session_persistence: not_yet("sessions have no affinity") = None  # type: ignore[valid-type]
+    retry: Annotated[Any, not_yet("retries are the mesh's default")] = None
+    session_persistence: Annotated[Any, not_yet("sessions have no affinity")] = None
 
     def rules(self) -> Iterator[Breach]:
         yield from _filter_rules(self.filters)
@@ -304,8 +304,8 @@ class HTTPRouteRule(Model):
 
 class HTTPRouteSpec(Model):
     parent_refs: Annotated[tuple[ParentReference, ...], Field(min_length=1, max_length=32)]
-    hostnames: not_yet("a route bound to a Service has the Service's names") = None  # type: ignore[valid-type]
-    use_default_gateways: not_yet("there are no Gateways") = None  # type: ignore[valid-type]
+    hostnames: Annotated[Any, not_yet("a route bound to a Service has the Service's names")] = None
+    use_default_gateways: Annotated[Any, not_yet("there are no Gateways")] = None
     rules_: Annotated[tuple[HTTPRouteRule, ...], Field(alias="rules", min_length=1, max_length=16)] = (
         HTTPRouteRule(),
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -46,7 +46,7 @@ class WorkloadEntrySpec(Model):
     address: Annotated[str, Field(max_length=256)]
     ports: Annotated[Mapping[str, Port], Field(max_length=128)] = {}
     labels: Annotated[Mapping[str, str], Field(max_length=256)] = {}
-    network: not_yet("all workloads are in one network") = None  # type: ignore[valid-type]
+    network: Annotated[Any, not_yet("all workloads are in one network")] = None
     locality: Annotated[str, Field(max_length=2048)] = ""
     weight: Annotated[Int, Field(ge=0, le=2**32 - 1)] = 0
     service_account: Annotated[
@@ -102,11 +102,9 @@ class ServiceEntrySpec(Model):
     location: Literal["MESH_EXTERNAL", "MESH_INTERNAL"] = "MESH_EXTERNAL"
     resolution: Literal["NONE", "STATIC", "DNS", "DNS_SRV"] = "NONE"
     endpoints: Annotated[tuple[WorkloadEntrySpec, ...], Field(max_length=4096)] = ()
-    workload_selector: not_yet(  # type: ignore[valid-type]
-        "list the endpoints, or use a Service with a selector"
-    ) = None
+    workload_selector: Annotated[Any, not_yet("list the endpoints, or use a Service with a selector")] = None
     export_to: tuple[Literal["*"], ...] = ("*",)
-    subject_alt_names: not_yet("TLS origination needs a DestinationRule") = None  # type: ignore[valid-type]
+    subject_alt_names: Annotated[Any, not_yet("TLS origination needs a DestinationRule")] = None
 
     def rules(self) -> Iterator[Breach]:
         for index, host in enumerate(self.hosts):

@@ -65,16 +65,16 @@ class Source(Model):
     not_principals: Values | None = None
     namespaces: Values | None = None
     not_namespaces: Values | None = None
-    service_accounts: not_yet("use principals") = None  # type: ignore[valid-type]
-    not_service_accounts: not_yet("use notPrincipals") = None  # type: ignore[valid-type]
-    request_principals: not_yet("there is no request authentication") = None  # type: ignore[valid-type]
-    not_request_principals: not_yet("there is no request authentication") = None  # type: ignore[valid-type]
-    ip_blocks: not_yet("match principals or namespaces") = None  # type: ignore[valid-type]
-    not_ip_blocks: not_yet("match principals or namespaces") = None  # type: ignore[valid-type]
-    remote_ip_blocks: not_yet("match principals or namespaces") = None  # type: ignore[valid-type]
-    not_remote_ip_blocks: not_yet("match principals or namespaces") = None  # type: ignore[valid-type]
-    trust_domains: not_yet("use principals") = None  # type: ignore[valid-type]
-    not_trust_domains: not_yet("use notPrincipals") = None  # type: ignore[valid-type]
+    service_accounts: Annotated[Any, not_yet("use principals")] = None
+    not_service_accounts: Annotated[Any, not_yet("use notPrincipals")] = None
+    request_principals: Annotated[Any, not_yet("there is no request authentication")] = None
+    not_request_principals: Annotated[Any, not_yet("there is no request authentication")] = None
+    ip_blocks: Annotated[Any, not_yet("match principals or namespaces")] = None
+    not_ip_blocks: Annotated[Any, not_yet("match principals or namespaces")] = None
+    remote_ip_blocks: Annotated[Any, not_yet("match principals or namespaces")] = None
+    not_remote_ip_blocks: Annotated[Any, not_yet("match principals or namespaces")] = None
+    trust_domains: Annotated[Any, not_yet("use principals")] = None
+    not_trust_domains: Annotated[Any, not_yet("use notPrincipals")] = None
 
     def rules(self) -> Iterator[Breach]:
         fields = {
@@ -89,8 +89,8 @@ class Source(Model):
 class Operation(Model):
     """What is called; all given fields must hold. On a TCP port an ALLOW rule with HTTP fields never matches."""
 
-    hosts: not_yet("match paths, methods or ports") = None  # type: ignore[valid-type]
-    not_hosts: not_yet("match paths, methods or ports") = None  # type: ignore[valid-type]
+    hosts: Annotated[Any, not_yet("match paths, methods or ports")] = None
+    not_hosts: Annotated[Any, not_yet("match paths, methods or ports")] = None
     ports: Values | None = None
     not_ports: Values | None = None
     methods: Values | None = None
@@ -150,7 +150,7 @@ class AuthorizationRule(Model):
         Annotated[tuple[From, ...], Field(min_length=1, max_length=512)] | None, Field(alias="from")
     ] = None
     to: Annotated[tuple[To, ...], Field(min_length=1)] | None = None
-    when: not_yet("conditions cannot be evaluated") = None  # type: ignore[valid-type]
+    when: Annotated[Any, not_yet("conditions cannot be evaluated")] = None
 
 
 def _action(value: Any) -> Any:
@@ -161,11 +161,11 @@ def _action(value: Any) -> Any:
 
 class AuthorizationPolicySpec(Model):
     selector: WorkloadSelector | None = None
-    target_ref: not_yet("use selector") = None  # type: ignore[valid-type]
-    target_refs: not_yet("use selector") = None  # type: ignore[valid-type]
+    target_ref: Annotated[Any, not_yet("use selector")] = None
+    target_refs: Annotated[Any, not_yet("use selector")] = None
     action: Annotated[Literal["ALLOW", "DENY"], BeforeValidator(_action)] = "ALLOW"
     rules_: Annotated[tuple[AuthorizationRule, ...], Field(alias="rules", max_length=512)] = ()
-    provider: not_yet("there is no external authorizer") = None  # type: ignore[valid-type]
+    provider: Annotated[Any, not_yet("there is no external authorizer")] = None
 
     def rules(self) -> Iterator[Breach]:
         if self.action == "DENY" and not self.rules_:

@@ -40,9 +40,9 @@ class ObjectMeta(Model):
     creation_timestamp: str | None = None
     managed_fields: tuple[Mapping[str, Any], ...] | None = None
     self_link: str | None = None
-    generate_name: not_yet("give the object a name") = None  # type: ignore[valid-type]
-    finalizers: not_yet("deletion is immediate") = None  # type: ignore[valid-type]
-    owner_references: not_yet("objects are not deleted with their owner") = None  # type: ignore[valid-type]
+    generate_name: Annotated[Any, not_yet("give the object a name")] = None
+    finalizers: Annotated[Any, not_yet("deletion is immediate")] = None
+    owner_references: Annotated[Any, not_yet("objects are not deleted with their owner")] = None
 
     def rules(self) -> Iterator[Breach]:
         yield from label_breaches(("labels",), self.labels)

@@ -116,18 +116,13 @@ def matching(pattern: str, message: str) -> AfterValidator:
     return checked(lambda value: compiled.fullmatch(value) is not None, message)
 
 
-def unsupported(message: str) -> AfterValidator:
-    """Refuses any value: for published fields that this mesh cannot honour yet."""
+def not_yet(advice: str) -> AfterValidator:
+    """Refuses any value: for published fields that this mesh cannot honour yet. ``advice`` says what to do instead."""
 
     def refuse(value: Any) -> Any:
-        raise custom_error(Reason.FORBIDDEN, f"is not supported yet: {message}")
+        raise custom_error(Reason.FORBIDDEN, f"is not supported yet: {advice}")
 
     return AfterValidator(refuse)
-
-
-def not_yet(what: str) -> Any:
-    """The type of a published field that is refused when present; absent it is ``None``."""
-    return Annotated[Any, unsupported(what)]
 
 
 def is_ip(value: str) -> bool:
