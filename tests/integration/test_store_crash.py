@@ -39,8 +39,14 @@ asyncio.run(main())
 """
 
 
+def live_and_die(path: Path, life: str, seconds: float) -> dict[str, int]:
+    """Run a writer until ``seconds`` after its first acknowledgement, kill it, return all it acknowledged."""
+    command = [sys.executable, "-c", WRITER, str(path), life]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        return acknowledged(process, seconds)
+
+
 def acknowledged(process: subprocess.Popen[bytes], stop_after: float) -> dict[str, int]:
-    """Read acknowledgements for ``stop_after`` seconds from the first one, kill the writer, read the rest."""
     assert process.stdout is not None
     descriptor = process.stdout.fileno()
     assert select.select([descriptor], [], [], 30)[0], "the writer acknowledged nothing"
@@ -62,11 +68,7 @@ async def test_every_acknowledged_write_is_there_after_kill_9(tmp_path: Path, se
     moments = random.Random(seed)
     acked: dict[str, int] = {}
     for life in range(3):
-        process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path), str(life)], stdout=subprocess.PIPE
-        )
-        with process:
-            acked |= acknowledged(process, moments.uniform(0.0, 0.25))
+        acked |= live_and_die(path, str(life), moments.uniform(0.0, 0.25))
 
     store = await SqliteStore.open(path)
     snapshot = await store.snapshot()
