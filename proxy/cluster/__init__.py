@@ -1,1 +1,4 @@
-"""TODO"""
+"""Upstream clusters: hosts, priorities, load balancing and circuit breakers.
+
+No sockets here: pools and connections are ``proxy.upstream``.
+"""

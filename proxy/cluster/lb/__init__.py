@@ -1,1 +1,1 @@
-"""TODO"""
+"""Load balancing policies: pure choices among hosts, with randomness injected."""

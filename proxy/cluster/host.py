@@ -1,0 +1,65 @@
+"""One endpoint of a cluster, with what is counted about it. It owns no connection; ``idle`` is the pool's list."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxy.model.connection import Address
+from proxy.model.tls import UpstreamTls
+
+
+class Host:
+    """An upstream host.
+
+    It keeps its identity (and so its connections and counts) while its cluster goes on to list the same address with
+    the same ``tls``. ``removed`` turns true when that ends: its idle connections are to be closed, its busy ones are
+    to be closed when they fall idle. ``idle`` belongs to ``proxy.upstream.pool``.
+    """
+
+    __slots__ = (
+        "active",
+        "address",
+        "cx_active",
+        "degraded",
+        "healthy",
+        "hostname",
+        "idle",
+        "label",
+        "priority",
+        "removed",
+        "rq_error",
+        "rq_success",
+        "rq_total",
+        "tls",
+        "weight",
+    )
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        weight: int = 1,
+        priority: int = 0,
+        healthy: bool = True,
+        degraded: bool = False,
+        tls: UpstreamTls | None = None,
+        hostname: str = "",
+    ) -> None:
+        self.address = address
+        self.label = f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+        self.hostname = hostname
+        self.weight = weight
+        self.priority = priority
+        self.healthy = healthy
+        self.degraded = degraded
+        self.tls = tls
+        self.active = 0
+        self.cx_active = 0
+        self.rq_total = 0
+        self.rq_success = 0
+        self.rq_error = 0
+        self.idle: list[Any] = []
+        self.removed = False
+
+    def __repr__(self) -> str:
+        return f"<Host {self.label} priority={self.priority} weight={self.weight} healthy={self.healthy}>"

@@ -1,0 +1,58 @@
+"""A compiled route and where it leads. Read-only on the way of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from proxy.cluster.cluster import Cluster
+from proxy.model.reply import Reply
+from proxy.model.route import RetryPolicy
+from proxy.model.stats import RouteStats
+from proxy.route.edits import HeaderEdits
+
+
+class Target:
+    """Where a request goes. ``cluster`` ``None``: no such cluster; answer ``not_found`` (flag ``NC``)."""
+
+    __slots__ = ("cluster", "cluster_name", "not_found", "request_edits", "response_edits")
+
+    def __init__(
+        self,
+        cluster_name: str,
+        cluster: Cluster | None,
+        not_found: Reply,
+        request_edits: HeaderEdits | None = None,
+        response_edits: HeaderEdits | None = None,
+    ) -> None:
+        self.cluster_name = cluster_name
+        self.cluster = cluster
+        self.not_found = not_found
+        self.request_edits = request_edits
+        self.response_edits = response_edits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RouteEntry:
+    """One route.
+
+    Exactly one of ``direct``, ``redirect`` and ``choose`` is set.
+    ``redirect(host, target, scheme)`` takes the authority, the normalised request target and ``b"http"``/``b"https"``
+    and gives the reply. ``rewrite_target(target)`` gives the target to send upstream (query included), ``None`` =
+    as it is; ``host_rewrite`` replaces the authority. ``timeout`` and ``idle_timeout`` are seconds, 0 = none;
+    ``idle_timeout`` ``None`` = the connection manager's. ``response_edits`` is for ``direct`` and ``redirect``; the
+    edits of a forwarded exchange are on its ``Target``.
+    """
+
+    name: str
+    virtual_host: str
+    stats: RouteStats
+    direct: Reply | None = None
+    redirect: Callable[[bytes, bytes, bytes], Reply] | None = None
+    choose: Callable[[], Target] | None = None
+    timeout: float = 15.0
+    idle_timeout: float | None = None
+    retry: RetryPolicy | None = None
+    rewrite_target: Callable[[bytes], bytes] | None = None
+    host_rewrite: bytes | None = None
+    response_edits: HeaderEdits | None = None
