@@ -147,3 +147,12 @@ def _verify(
         raise SigningError(f"the signed certificate breaks a rule: {error}") from error
     if identity != template.spiffe_id:
         raise SigningError(f"the signed certificate is of {identity}, not of {template.spiffe_id}")
+
+
+def is_issued_by(signed: x509.Certificate, signer: x509.Certificate) -> bool:
+    """Whether names and signature fit; says nothing of validity or extensions."""
+    try:
+        signed.verify_directly_issued_by(signer)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True

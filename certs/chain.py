@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 
+from certs.authority import is_issued_by
 from certs.bundle import TrustBundle
 from certs.svid import Svid, SvidError, check_signer, read_leaf
 
@@ -41,11 +41,11 @@ def verify(chain: Sequence[bytes], bundle: TrustBundle, now: float, trust_domain
     for number, certificate in enumerate(certificates):
         _check_validity(certificate, moment, f"certificate {number + 1} of the chain")
     for number, (signed, signer) in enumerate(pairwise(certificates)):
-        if not _issued(signed, signer):
+        if not is_issued_by(signed, signer):
             raise ChainError(f"certificate {number + 1} of the chain is not signed by the one after it")
     last = certificates[-1]
     for root in roots:
-        if last == root or _issued(last, root):
+        if last == root or is_issued_by(last, root):
             _check_validity(root, moment, "the root certificate")
             return leaf
     raise ChainError("the chain does not lead to a root of the trust bundle")
@@ -59,11 +59,3 @@ def _check_validity(certificate: x509.Certificate, moment: datetime, what: str) 
         )
     if moment > certificate.not_valid_after_utc:
         raise ChainError(f"{what} expired at {certificate.not_valid_after_utc.isoformat()}")
-
-
-def _issued(signed: x509.Certificate, signer: x509.Certificate) -> bool:
-    try:
-        signed.verify_directly_issued_by(signer)
-    except (InvalidSignature, ValueError, TypeError):
-        return False
-    return True
