@@ -7,9 +7,7 @@ It must not decide whether a chain is valid (:mod:`certs.chain`, the TLS library
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,7 +16,7 @@ from certs.svid import SvidError, check_signer
 MAX_CERTIFICATES = 100
 """More certificates than this in one PEM text is an error: nobody's bundle or chain is that long."""
 
-_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\s+([A-Za-z0-9+/=\s]+?)-----END CERTIFICATE-----")
+CERTIFICATE = "CERTIFICATE"
 
 
 class BundleError(ValueError):
@@ -69,29 +67,31 @@ def pin(der: bytes) -> str:
     return hashlib.sha256(der).hexdigest()
 
 
-def split_pem(pem: str) -> tuple[bytes, ...]:
-    """The certificates of a PEM text as DER, in order; other blocks are passed over.
+def split_pem(pem: str, label: str = CERTIFICATE) -> tuple[bytes, ...]:
+    """The blocks of a PEM text that carry ``label``, as DER, in order; others are passed over.
 
     Raises :class:`BundleError`.
     """
+    begin, end = f"-----BEGIN {label}-----", f"-----END {label}-----"
     found = []
-    for number, match in enumerate(_CERTIFICATE.finditer(pem), 1):
+    for number, part in enumerate(pem.split(begin)[1:], 1):
         if number > MAX_CERTIFICATES:
             raise BundleError(f"PEM: more than {MAX_CERTIFICATES} certificates")
+        content, closed, _ = part.partition(end)
+        if not closed:
+            raise BundleError(f"PEM: certificate {number} has no end line")
         try:
-            found.append(base64.b64decode("".join(match[1].split()), validate=True))
-        except binascii.Error as error:
+            found.append(base64.b64decode("".join(content.split()), validate=True))
+        except ValueError as error:
             raise BundleError(f"PEM: certificate {number}: {error}") from error
-    if pem.count("-----BEGIN CERTIFICATE-----") != len(found):
-        raise BundleError(f"PEM: certificate {len(found) + 1} or a later one is damaged")
     return tuple(found)
 
 
-def join_pem(ders: Iterable[bytes]) -> str:
+def join_pem(ders: Iterable[bytes], label: str = CERTIFICATE) -> str:
     """Certificates (DER) as PEM, in order (RFC 7468)."""
     out = []
     for der in ders:
         text = base64.b64encode(der).decode("ascii")
         lines = "\n".join(text[at : at + 64] for at in range(0, len(text), 64))
-        out.append(f"-----BEGIN CERTIFICATE-----\n{lines}\n-----END CERTIFICATE-----\n")
+        out.append(f"-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n")
     return "".join(out)

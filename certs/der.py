@@ -44,6 +44,7 @@ class CertificateFields:
     extension). ``subject`` and ``public_key`` (SubjectPublicKeyInfo) are DER.
     """
 
+    serial_number: int
     not_before: int
     not_after: int
     subject: bytes
@@ -108,7 +109,8 @@ def _certificate(der: bytes) -> CertificateFields:
 
     if der[at : at + 5] != b"\xa0\x03\x02\x01\x02":
         raise DerError("version: not an X.509 version 3 certificate")
-    _, at = _expect(der, at + 5, tbs_end, 0x02, "serialNumber")
+    start, at = _expect(der, at + 5, tbs_end, 0x02, "serialNumber")
+    serial_number = int.from_bytes(der[start:at], "big")
     _, at = _expect(der, at, tbs_end, 0x30, "signature")
     _, at = _expect(der, at, tbs_end, 0x30, "issuer")
     validity, validity_end = _expect(der, at, tbs_end, 0x30, "validity")
@@ -165,6 +167,7 @@ def _certificate(der: bytes) -> CertificateFields:
                 is_ca = _basic_constraints(der, at, stop)
             at = stop
     return CertificateFields(
+        serial_number,
         not_before,
         not_after,
         subject,

@@ -41,6 +41,7 @@ class Svid:
     """A leaf that keeps the rules. Times are Unix seconds."""
 
     spiffe_id: SpiffeId
+    serial_number: int
     not_before: int
     not_after: int
     dns_names: tuple[str, ...]
@@ -83,7 +84,13 @@ def read_leaf(der: bytes, trust_domain: str | None = None) -> Svid:
     if trust_domain is not None and found.trust_domain != trust_domain:
         raise SvidError(FOREIGN_TRUST_DOMAIN, f"{found} is not of trust domain {trust_domain!r}")
     return Svid(
-        found, fields.not_before, fields.not_after, fields.dns_names, fields.subject, fields.public_key
+        found,
+        fields.serial_number,
+        fields.not_before,
+        fields.not_after,
+        fields.dns_names,
+        fields.subject,
+        fields.public_key,
     )
 
 
