@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from store_suite import StoreSuite, key, take
 
 from control_plane.store.base import (
     Change,
@@ -19,6 +18,7 @@ from control_plane.store.base import (
     StoreUnavailable,
 )
 from control_plane.store.sqlite import SqliteOptions, SqliteStore
+from tests.unit.store.store_suite import StoreSuite, key, take
 
 
 class TestSqliteStore(StoreSuite):
