@@ -7,48 +7,177 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from proxy.cluster.balancer import Pick, build_pick, no_host
 from proxy.cluster.breaker import Breaker
 from proxy.cluster.host import Host
 from proxy.model.cluster import Cluster as ClusterConfig
-from proxy.model.cluster import LoadAssignment
+from proxy.model.cluster import Endpoint, LoadAssignment
+from proxy.model.connection import Address
 from proxy.model.stats import ClusterStats
+from proxy.model.tls import UpstreamTls
+
+MAX_ORIGINAL_DST_HOSTS = 1024
+_UNHEALTHY = frozenset(("UNHEALTHY", "DRAINING", "TIMEOUT"))
+_REPICKS = 3
+
+
+def ignore_removed(host: Host) -> None:
+    """The ``on_removed`` of a cluster without a pool."""
 
 
 class Cluster:
     """An upstream cluster.
 
-    ``random`` gives floats in [0, 1). With a ``previous`` cluster of the same name, its hosts, breaker counts and
-    statistics are taken over when the hub commits the new configuration, not before (``adopt``).
+    ``random`` gives floats in [0, 1). ``on_removed`` is called with each host that leaves, after ``removed`` was set.
     """
 
-    __slots__ = ("assignment", "breaker", "config", "hosts", "name", "on_removed", "stats")
+    __slots__ = (
+        "_on_removed",
+        "_original_dst",
+        "_pick",
+        "_position",
+        "_random",
+        "assignment",
+        "breaker",
+        "config",
+        "hosts",
+        "max_original_dst_hosts",
+        "name",
+        "stats",
+    )
 
     def __init__(
-        self, config: ClusterConfig, random: Callable[[], float], previous: Cluster | None = None
+        self,
+        config: ClusterConfig,
+        random: Callable[[], float],
+        on_removed: Callable[[Host], None] = ignore_removed,
+        *,
+        max_original_dst_hosts: int = MAX_ORIGINAL_DST_HOSTS,
     ) -> None:
         self.config = config
         self.name = config.name
-        self.stats: ClusterStats = ClusterStats() if previous is None else previous.stats
+        self.stats = ClusterStats()
         self.breaker = Breaker(config.circuit_breakers, self.stats)
         self.hosts: tuple[Host, ...] = ()
         self.assignment: LoadAssignment | None = None
-        self.on_removed: Callable[[Host], None] | None = None
+        self.max_original_dst_hosts = max_original_dst_hosts
+        self._random = random
+        self._on_removed = on_removed
+        self._pick: Pick = no_host
+        self._position = [int(random() * 1024)]
+        self._original_dst: dict[Address, Host] = {}
 
     def pick(self, retry_excluded: Host | None = None) -> Host | None:
         """The host for the next request, or ``None`` when there is none (flag ``UH``).
 
-        With ``retry_excluded`` another host is preferred, if there is one.
+        With ``retry_excluded`` another host is preferred, if there is a usable one.
         """
-        raise NotImplementedError
+        host = self._pick()
+        if host is not retry_excluded or host is None:
+            return host
+        for _ in range(_REPICKS):
+            other = self._pick()
+            if other is not host:
+                return other
+        return next((h for h in self.hosts if h is not host and h.healthy), host)
 
     def set_endpoints(self, assignment: LoadAssignment) -> None:
-        """Take a new list of endpoints; hosts that stay keep their identity. Endpoint addresses are IP literals."""
-        raise NotImplementedError
+        """Take a new list of endpoints; hosts that stay keep their identity. Endpoint addresses are IP literals.
+
+        An address that is listed twice counts once, at its first and highest priority.
+        """
+        self.assignment = assignment
+        before = {h.address: h for h in self.hosts}
+        after: dict[Address, Host] = {}
+        for locality in sorted(assignment.localities, key=lambda loc: loc.priority):
+            for endpoint in locality.endpoints:
+                address = (endpoint.address.host, endpoint.address.port)
+                if address not in after:
+                    after[address] = self._host(before.get(address), address, endpoint, locality.priority)
+        changed = tuple(after.values()) != self.hosts
+        self.hosts = tuple(after.values())
+        self.stats.update_attempt += 1
+        self.stats.update_success += 1
+        self.stats.membership_change += changed
+        self.refresh()
+        for address, host in before.items():
+            if after.get(address) is not host:
+                self._remove(host)
+
+    def _host(self, known: Host | None, address: Address, endpoint: Endpoint, priority: int) -> Host:
+        tls = self._tls_for(endpoint.transport_match)
+        if known is None or known.tls != tls:
+            known = Host(address, tls=tls)
+        known.weight = endpoint.weight
+        known.priority = priority
+        known.hostname = endpoint.hostname
+        known.healthy = endpoint.health_status not in _UNHEALTHY
+        known.degraded = endpoint.health_status == "DEGRADED"
+        return known
+
+    def _tls_for(self, metadata: tuple[tuple[str, str], ...]) -> UpstreamTls | None:
+        for match in self.config.transport_socket_matches:
+            if set(match.match) <= set(metadata):
+                return match.tls
+        return self.config.tls
 
     def original_dst_host(self, ip: str, port: int) -> Host:
-        """ORIGINAL_DST: the host for the address that the client dialled (bounded LRU)."""
-        raise NotImplementedError
+        """ORIGINAL_DST: the host for the address that the client dialled.
+
+        At most ``max_original_dst_hosts`` are remembered; the longest unused one is forgotten first.
+        """
+        known = self._original_dst
+        address = (ip, port)
+        host = known.pop(address, None)
+        if host is None:
+            host = Host(address, tls=self._tls_for(()))
+            if len(known) >= self.max_original_dst_hosts:
+                oldest = next(iter(known))
+                self._remove(known.pop(oldest))
+        known[address] = host
+        return host
 
     def refresh(self) -> None:
-        """Take a change of some host's ``healthy`` or ``weight`` into account."""
-        raise NotImplementedError
+        """Take changes of hosts' ``healthy``, ``degraded`` or ``weight`` into account."""
+        hosts = self.hosts
+        factor = self.assignment.overprovisioning_factor if self.assignment is not None else 140
+        self._pick = build_pick(self.config, hosts, self._random, self._position, self.stats, factor)
+        self.stats.membership_total = len(hosts)
+        self.stats.membership_healthy = sum(h.healthy and not h.degraded for h in hosts)
+        self.stats.membership_degraded = sum(h.degraded and h.healthy for h in hosts)
+        self.stats.max_host_weight = max((h.weight for h in hosts), default=0)
+
+    def adopt(self, previous: Cluster) -> None:
+        """Take over from the cluster that had this name: counts, statistics, position, and the hosts that fit.
+
+        It belongs to the commit of a new configuration: ``previous`` must not be given endpoints afterwards.
+        """
+        self.stats = previous.stats
+        self.breaker = previous.breaker
+        self.breaker.limits = self.config.circuit_breakers
+        self._position = previous._position
+        if self.config.type != previous.config.type:
+            previous.close()
+            return
+        if self.config.type == "ORIGINAL_DST":
+            for host in previous._original_dst.values():
+                if host.tls == self._tls_for(()):
+                    self._original_dst[host.address] = host
+                else:
+                    self._remove(host)
+            return
+        self.hosts = previous.hosts
+        if previous.assignment is not None:
+            self.set_endpoints(previous.assignment)
+
+    def close(self) -> None:
+        """The cluster is gone: every host is removed."""
+        for host in (*self.hosts, *self._original_dst.values()):
+            self._remove(host)
+        self.hosts = ()
+        self._original_dst.clear()
+        self._pick = no_host
+
+    def _remove(self, host: Host) -> None:
+        host.removed = True
+        self._on_removed(host)
