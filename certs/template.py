@@ -14,7 +14,7 @@ ROOT_LIFETIME = timedelta(days=3650)
 ISSUING_LIFETIME = timedelta(days=365)
 SVID_LIFETIME = timedelta(hours=24)
 MIN_SVID_LIFETIME = timedelta(seconds=2)
-MAX_SVID_LIFETIME = timedelta(days=30)
+MAX_SVID_LIFETIME = timedelta(days=366)
 
 MAX_BACKDATE = timedelta(minutes=2)
 """How far a validity begins in the past, for peers whose clocks are late."""

@@ -37,6 +37,8 @@ RESERVED_ACCOUNTS = frozenset({CONTROL_PLANE_ACCOUNT, ADMIN_ACCOUNT})
 
 SERVER_LIFETIME = timedelta(hours=24)
 ADMIN_LIFETIME = timedelta(days=365)
+MAX_WORKLOAD_LIFETIME = timedelta(days=30)
+"""There is no revocation: a stolen key is good until its certificate ends."""
 
 __all__ = ["CertificateRefused", "CertificateService", "IssuedCertificate", "IssuedIdentity"]
 
@@ -79,6 +81,12 @@ class CertificateService:
         svid_lifetime: timedelta = template.SVID_LIFETIME,
         serial: Callable[[], int] = x509.random_serial_number,
     ) -> None:
+        """Raises :class:`ValueError` when ``svid_lifetime`` is too short or too long."""
+        if not template.MIN_SVID_LIFETIME <= svid_lifetime <= MAX_WORKLOAD_LIFETIME:
+            raise ValueError(
+                f"SVID lifetime {svid_lifetime} is outside "
+                f"{template.MIN_SVID_LIFETIME} … {MAX_WORKLOAD_LIFETIME.days} days"
+            )
         self._authority = authority
         self.tokens = tokens
         self._log = issuance_log
