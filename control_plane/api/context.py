@@ -86,10 +86,16 @@ async def read_body(request: web.Request) -> Mapping[str, Any]:
 
 
 async def read_bytes(request: web.Request) -> bytes:
-    """The request's body within ``limits.body``. Raises :class:`ApiError` (413)."""
+    """The request's body within ``limits.body`` and ``limits.body_time``. Raises :class:`ApiError` (408, 413)."""
     context = context_of(request)
     try:
-        return await request.read()
+        async with asyncio.timeout(context.limits.body_time):
+            return await request.read()
+    except TimeoutError:
+        context.counters.limited.inc("body_time")
+        raise ApiError(
+            408, f"the request body did not arrive within {context.limits.body_time:g} seconds"
+        ) from None
     except web.HTTPRequestEntityTooLarge:
         context.counters.limited.inc("body")
         raise ApiError(

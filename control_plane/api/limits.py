@@ -15,14 +15,16 @@ from control_plane.api.errors import ApiError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``body``: bytes of a request. ``depth``: nesting of its JSON. ``changeset``: objects in one change set.
+    """``body``: bytes of a request; ``body_time``: seconds in which they must arrive; ``depth``: nesting of its JSON.
 
-    ``watches``: open watches, all clients together. ``watch_write``: seconds that a watcher may take to read
-    what was sent. ``bookmark``: seconds between bookmarks. ``retries``: how often an admission is repeated
-    because others changed the same objects meanwhile. ``history``: revisions in one answer.
+    ``changeset``: objects in one change set. ``watches``: open watches, all clients together.
+    ``watch_write``: seconds that a watcher may take to read what was sent. ``bookmark``: seconds between
+    bookmarks. ``retries``: how often an admission is repeated because others changed the same objects
+    meanwhile. ``history``: revisions in one answer.
     """
 
     body: int = 4 << 20
+    body_time: float = 30.0
     depth: int = 64
     changeset: int = 5_000
     watches: int = 1_000

@@ -37,7 +37,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
             response.headers["WWW-Authenticate"] = 'Bearer realm="tulle"'
         if error.code in (429, 503):
             response.headers["Retry-After"] = "1"
-        if error.code == 413:
+        if error.code in (408, 413):
             response.force_close()
     except web.HTTPException as error:
         response = error if error.status < 400 else _plain(request, error)
@@ -68,6 +68,8 @@ async def authorize(request: web.Request, handler: Handler) -> web.StreamRespons
     verb = Verb.READ if request.method in _READING else Verb.WRITE
     if "namespace" in request.match_info or "plural" in request.match_info:
         principal.require(verb, request.match_info.get("namespace"))
+    elif request.path.startswith("/debug/"):
+        principal.require(verb, None)
     return await handler(request)
 
 

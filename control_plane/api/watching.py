@@ -102,7 +102,8 @@ class _Watch:
         try:
             while True:
                 timeout = min(self._context.limits.bookmark, max(self._deadline - time.monotonic(), 0))
-                await asyncio.wait({pending, stopping}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                either: set[asyncio.Future[Any]] = {pending, stopping}
+                await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
                 if pending.done():
                     try:
                         group = pending.result()
