@@ -27,7 +27,9 @@ class ServerOptions:
 
 
 class XdsServer:
-    def __init__(self, pusher: Pusher, *, trust_domain: str, options: ServerOptions | None = None) -> None: ...
+    def __init__(
+        self, pusher: Pusher, *, trust_domain: str, options: ServerOptions | None = None
+    ) -> None: ...
 
     async def listen_tls(self, address: str, identity: ServerIdentity) -> int:
         """Bind ``host:port`` (port 0 = any) and return the port."""
