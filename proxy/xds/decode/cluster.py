@@ -1,0 +1,276 @@
+"""Clusters (``config.cluster.v3``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from envoy.extensions.network.dns_resolver.cares.v3 import cares_dns_resolver_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+
+from proxy.model.address import BindConfig, SocketAddress
+from proxy.model.cluster import (
+    CircuitBreakers,
+    Cluster,
+    DiscoveryType,
+    LbPolicy,
+    LoadAssignment,
+    TransportSocketMatch,
+)
+from proxy.model.config import ConfigError
+from proxy.xds.decode import address, tls
+from proxy.xds.decode.dns_srv import dns_srv
+from proxy.xds.decode.endpoint import labels, load_assignment
+from proxy.xds.decode.fields import (
+    UNSUPPORTED,
+    check,
+    duration,
+    enum,
+    forbid,
+    known,
+    required,
+    unpack,
+    wrapped,
+)
+
+_CLUSTER = known(
+    "name",
+    "alt_stat_name",
+    "type",
+    "cluster_type",
+    "eds_cluster_config",
+    "connect_timeout",
+    "per_connection_buffer_limit_bytes",
+    "lb_policy",
+    "load_assignment",
+    "circuit_breakers",
+    "max_requests_per_connection",
+    "typed_extension_protocol_options",
+    "dns_refresh_rate",
+    "respect_dns_ttl",
+    "dns_lookup_family",
+    "dns_resolvers",
+    "typed_dns_resolver_config",
+    "upstream_bind_config",
+    "common_lb_config",
+    "least_request_lb_config",
+    "round_robin_lb_config",
+    "original_dst_lb_config",
+    "transport_socket",
+    "transport_socket_matches",
+    without_effect={"metadata": "carries information for other readers of the configuration"},
+)
+_EDS = known("eds_config", "service_name")
+_BREAKERS = known("thresholds")
+_THRESHOLDS = known("priority", "max_connections", "max_pending_requests", "max_requests", "max_retries")
+_PROTOCOL_OPTIONS = known("common_http_protocol_options", "explicit_http_config")
+_COMMON_PROTOCOL = known("idle_timeout", "max_requests_per_connection")
+_EXPLICIT = known("http_protocol_options", "http2_protocol_options")
+_COMMON_LB = known("healthy_panic_threshold")
+_PERCENT = known("value")
+_LEAST_REQUEST = known("choice_count")
+_SOCKET_MATCH = known("name", "match", "transport_socket")
+_RESOLVER = known("typed_config", without_effect={"name": "is a label; the type URL decides"})
+_CARES = known("resolvers")
+_EMPTY = known()
+
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_TYPES: dict[str, DiscoveryType] = {
+    "STATIC": "STATIC",
+    "STRICT_DNS": "STRICT_DNS",
+    "LOGICAL_DNS": "LOGICAL_DNS",
+    "EDS": "EDS",
+    "ORIGINAL_DST": "ORIGINAL_DST",
+}
+_POLICIES: dict[str, LbPolicy] = {
+    "ROUND_ROBIN": "ROUND_ROBIN",
+    "LEAST_REQUEST": "LEAST_REQUEST",
+    "RANDOM": "RANDOM",
+    "CLUSTER_PROVIDED": "CLUSTER_PROVIDED",
+}
+_FAMILIES = {name: name for name in ("AUTO", "V4_ONLY", "V6_ONLY", "V4_PREFERRED", "ALL")}
+_DNS = ("STRICT_DNS", "LOGICAL_DNS")
+
+
+def cluster(message: Any) -> Cluster:
+    """A ``Cluster``."""
+    path = f"cluster[{message.name}]"
+    check(message, path, _CLUSTER)
+    required(message.name, f"{path}.name")
+    srv = dns_srv(message.cluster_type, f"{path}.cluster_type") if message.HasField("cluster_type") else None
+    kind: DiscoveryType = "DNS_SRV" if srv is not None else enum(message, path, "type", _TYPES)
+    policy = enum(message, path, "lb_policy", _POLICIES)
+    forbid(
+        (policy == "CLUSTER_PROVIDED") != (kind == "ORIGINAL_DST"),
+        f"{path}.lb_policy",
+        f"{policy} does not go with type {kind}: CLUSTER_PROVIDED and ORIGINAL_DST belong together",
+    )
+    timeout = duration(message, path, "connect_timeout", 5.0)
+    forbid(timeout <= 0, f"{path}.connect_timeout", "must be above 0")
+    refresh = duration(message, path, "dns_refresh_rate", 5.0)
+    forbid(refresh <= 0.001, f"{path}.dns_refresh_rate", "must be above 1 ms")
+    idle, per_connection, http2 = _protocol_options(message, path)
+    bind = BindConfig()
+    if message.HasField("upstream_bind_config"):
+        bind = address.bind_config(message.upstream_bind_config, f"{path}.upstream_bind_config")
+    return Cluster(
+        name=message.name,
+        type=kind,
+        lb_policy=policy,
+        connect_timeout=timeout,
+        load_assignment=_endpoints(message, path, kind),
+        eds_service_name=_eds(message, path, kind),
+        dns_srv=srv,
+        dns_refresh_rate=refresh,
+        respect_dns_ttl=message.respect_dns_ttl,
+        dns_lookup_family=enum(message, path, "dns_lookup_family", _FAMILIES),  # type: ignore[arg-type]
+        dns_resolvers=_resolvers(message, path),
+        tls=(
+            tls.upstream(message.transport_socket, f"{path}.transport_socket")
+            if message.HasField("transport_socket")
+            else None
+        ),
+        transport_socket_matches=tuple(
+            _socket_match(item, f"{path}.transport_socket_matches[{index}]")
+            for index, item in enumerate(message.transport_socket_matches)
+        ),
+        bind_config=bind,
+        circuit_breakers=_circuit_breakers(message, path),
+        choice_count=_choice_count(message, path),
+        idle_timeout=idle,
+        max_requests_per_connection=per_connection,
+        http2=http2,
+        per_connection_buffer_limit_bytes=wrapped(message, "per_connection_buffer_limit_bytes", 1024 * 1024),
+        alt_stat_name=message.alt_stat_name,
+        panic_threshold=_panic_threshold(message, path),
+    )
+
+
+def _endpoints(message: Any, path: str, kind: DiscoveryType) -> LoadAssignment | None:
+    if kind not in ("STATIC", *_DNS):
+        forbid(
+            message.HasField("load_assignment"), f"{path}.load_assignment", f"does not go with type {kind}"
+        )
+        return None
+    at = f"{path}.load_assignment"
+    forbid(not message.HasField("load_assignment"), at, f"is required with type {kind}")
+    found = load_assignment(message.load_assignment, at, names=kind in _DNS)
+    count = sum(len(locality.endpoints) for locality in found.localities)
+    forbid(kind == "LOGICAL_DNS" and count != 1, at, f"LOGICAL_DNS needs exactly one endpoint, not {count}")
+    return found
+
+
+def _eds(message: Any, path: str, kind: DiscoveryType) -> str:
+    at = f"{path}.eds_cluster_config"
+    if kind != "EDS":
+        forbid(message.HasField("eds_cluster_config"), at, f"does not go with type {kind}")
+        return ""
+    forbid(not message.HasField("eds_cluster_config"), at, "is required with type EDS")
+    check(message.eds_cluster_config, at, _EDS)
+    tls.require_ads(message.eds_cluster_config.eds_config, f"{at}.eds_config")
+    name: str = message.eds_cluster_config.service_name
+    return name
+
+
+def _circuit_breakers(message: Any, path: str) -> CircuitBreakers:
+    path = f"{path}.circuit_breakers"
+    check(message.circuit_breakers, path, _BREAKERS)
+    thresholds = message.circuit_breakers.thresholds
+    if not thresholds:
+        return CircuitBreakers()
+    forbid(len(thresholds) > 1, f"{path}.thresholds", "only one entry, of priority DEFAULT, is supported")
+    first = thresholds[0]
+    at = f"{path}.thresholds[0]"
+    check(first, at, _THRESHOLDS)
+    enum(first, at, "priority", {"DEFAULT": None})
+    return CircuitBreakers(
+        wrapped(first, "max_connections", 1024),
+        wrapped(first, "max_pending_requests", 1024),
+        wrapped(first, "max_requests", 1024),
+        wrapped(first, "max_retries", 3),
+    )
+
+
+def _protocol_options(message: Any, path: str) -> tuple[float, int, bool]:
+    """Idle timeout in seconds, requests per connection (0 = any number), whether HTTP/2 is spoken."""
+    requests: int = wrapped(message, "max_requests_per_connection", 0)
+    path = f"{path}.typed_extension_protocol_options"
+    for key in message.typed_extension_protocol_options:
+        forbid(key != _HTTP_OPTIONS, f"{path}[{key}]", UNSUPPORTED)
+    if _HTTP_OPTIONS not in message.typed_extension_protocol_options:
+        return 3600.0, requests, False
+    path = f"{path}[{_HTTP_OPTIONS}]"
+    options = unpack(
+        message.typed_extension_protocol_options[_HTTP_OPTIONS],
+        path,
+        (http_protocol_options_pb2.HttpProtocolOptions,),
+    )
+    check(options, path, _PROTOCOL_OPTIONS)
+    common = options.common_http_protocol_options
+    at = f"{path}.common_http_protocol_options"
+    check(common, at, _COMMON_PROTOCOL)
+    if options.WhichOneof("upstream_protocol_options") is None:
+        raise ConfigError(f"{path}.explicit_http_config", "is required")
+    explicit = options.explicit_http_config
+    check(explicit, f"{path}.explicit_http_config", _EXPLICIT)
+    kind = explicit.WhichOneof("protocol_config")
+    if kind is None:
+        raise ConfigError(
+            f"{path}.explicit_http_config", "set http_protocol_options or http2_protocol_options"
+        )
+    check(getattr(explicit, kind), f"{path}.explicit_http_config.{kind}", _EMPTY)
+    return (
+        duration(common, at, "idle_timeout", 3600.0),
+        wrapped(common, "max_requests_per_connection", requests),
+        kind == "http2_protocol_options",
+    )
+
+
+def _resolvers(message: Any, path: str) -> tuple[SocketAddress, ...]:
+    listed, at = message.dns_resolvers, f"{path}.dns_resolvers"
+    if message.HasField("typed_dns_resolver_config"):
+        at = f"{path}.typed_dns_resolver_config"
+        check(message.typed_dns_resolver_config, at, _RESOLVER)
+        at = f"{at}.typed_config"
+        kinds = (cares_dns_resolver_pb2.CaresDnsResolverConfig,)
+        cares = unpack(message.typed_dns_resolver_config.typed_config, at, kinds)
+        check(cares, at, _CARES)
+        listed, at = cares.resolvers, f"{at}.resolvers"
+    found = []
+    for index, item in enumerate(listed):
+        # Resolvers are asked over UDP first, and so Envoy's examples write them.
+        inner = type(item)()
+        inner.CopyFrom(item)
+        inner.socket_address.protocol = 0
+        found.append(address.address(inner, f"{at}[{index}]"))
+    return tuple(found)
+
+
+def _choice_count(message: Any, path: str) -> int:
+    for name in ("round_robin_lb_config", "original_dst_lb_config"):
+        check(getattr(message, name), f"{path}.{name}", _EMPTY)
+    at = f"{path}.least_request_lb_config"
+    check(message.least_request_lb_config, at, _LEAST_REQUEST)
+    count: int = wrapped(message.least_request_lb_config, "choice_count", 2)
+    forbid(count < 2, f"{at}.choice_count", "must be at least 2")
+    return count
+
+
+def _panic_threshold(message: Any, path: str) -> float:
+    path = f"{path}.common_lb_config"
+    check(message.common_lb_config, path, _COMMON_LB)
+    if not message.common_lb_config.HasField("healthy_panic_threshold"):
+        return 50.0
+    at = f"{path}.healthy_panic_threshold"
+    check(message.common_lb_config.healthy_panic_threshold, at, _PERCENT)
+    value: float = message.common_lb_config.healthy_panic_threshold.value
+    forbid(not 0 <= value <= 100, f"{at}.value", f"{value:g} is not from 0 to 100")
+    return value
+
+
+def _socket_match(message: Any, path: str) -> TransportSocketMatch:
+    check(message, path, _SOCKET_MATCH)
+    return TransportSocketMatch(
+        required(message.name, f"{path}.name"),
+        labels(message.match, f"{path}.match"),
+        tls.upstream(message.transport_socket, f"{path}.transport_socket"),
+    )
