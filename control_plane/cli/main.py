@@ -23,7 +23,7 @@ _COMMANDS = {
     "apply": _Lazy("control_plane.cli.apply_cmd:apply", "Create or change objects from manifests."),
     "control-plane": _Lazy("control_plane.cli.control_plane_cmd:control_plane", "Run the control plane."),
     "delete": _Lazy("control_plane.cli.delete_cmd:delete", "Delete objects."),
-    "demo": _Lazy("control_plane.cli.demo:demo", "Watch a whole mesh at work on this machine."),
+    "demo": _Lazy("control_plane.cli.demo.command:demo", "Watch a whole mesh at work on this machine."),
     "get": _Lazy("control_plane.cli.get_cmd:get", "Show objects."),
     "history": _Lazy("control_plane.cli.history_cmd:history", "Show who changed what and when."),
     "pod": _Lazy("control_plane.cli.pod:pod", "Make and remove pods (network namespaces)."),

@@ -81,10 +81,6 @@ class Story:
         )
         world = self.world
         began = time.monotonic()
-        world.start_control_plane()
-        self.screen.command("tulle control-plane --data-dir", str(world.data_dir))
-        world.apply(manifests.SERVICES, "services.yaml")
-        self.screen.command("tulle apply -f services.yaml")
         for name, account, labels in (
             ("client", "client", {"app": "client"}),
             ("web-v1", "web", {"app": "web", "version": "v1"}),
@@ -94,6 +90,10 @@ class Story:
             world.add_workload(name, account, labels)
         for name in ("pay-a", "pay-b", "pay-c"):
             world.add_bare(name)
+        world.start_control_plane()
+        self.screen.command("tulle control-plane --data-dir", str(world.data_dir))
+        world.apply(manifests.SERVICES, "services.yaml")
+        self.screen.command("tulle apply -f services.yaml")
         self._start_dns()
         for workload in world.workloads.values():
             if workload.account not in ("client", "intruder"):

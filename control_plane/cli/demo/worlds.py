@@ -106,7 +106,7 @@ class World:
                 *("--data-dir", str(self.data_dir)),
                 *("--api-address", f"{self.gateway}:15017"),
                 *("--xds-address", f"{self.gateway}:15012"),
-                *("--monitoring-address", f"{self.gateway}:15014"),
+                *("--monitoring", f"{self.gateway}:15014"),
             ),
         )
         admin = self.data_dir / "admin.conf"
