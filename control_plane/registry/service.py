@@ -13,10 +13,11 @@ from control_plane.store.base import Key
 
 
 class AppProtocol(Enum):
-    """How the sidecar treats a port's bytes."""
+    """How the sidecar treats a port's bytes; TLS is the app's own and is relayed, told apart by its server name."""
 
     HTTP = "HTTP"
     TCP = "TCP"
+    TLS = "TLS"
 
 
 class Resolution(Enum):
@@ -62,8 +63,8 @@ class MeshService:
     """A service: ``hostname`` is what clients call it.
 
     ``addresses`` are its virtual IPs. ``name`` is set for Kubernetes Services, which have short names too.
-    ``endpoints`` are in the order of ``ports``. ``srv_name`` is set when an SRV owner name was given. ``internal`` is
-    a ServiceEntry's MESH_INTERNAL. ``origin`` is the object that declares it and ``sources`` all that made it, with
+    ``endpoints`` are in the order of ``ports``. ``srv_name`` is set when an SRV owner name was
+    given. ``origin`` is the object that declares it and ``sources`` all that made it, with
     their revisions: equal sources make an equal service.
     """
 
@@ -78,7 +79,6 @@ class MeshService:
     created: int
     sources: tuple[tuple[Key, int], ...]
     srv_name: str = ""
-    internal: bool = True
 
     def port(self, number: int) -> MeshPort | None:
         """The port with this number."""

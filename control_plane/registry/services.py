@@ -31,6 +31,8 @@ _RESOLUTIONS = {
     "DNS_SRV": Resolution.DNS_SRV,
 }
 
+_PROTOCOLS = {"HTTP": AppProtocol.HTTP, "HTTPS": AppProtocol.TLS, "TLS": AppProtocol.TLS}
+
 
 @dataclass(frozen=True, slots=True)
 class Membership:
@@ -212,7 +214,6 @@ def _entry_services(entry: Entry, known: Mapping[tuple[Key, str], MeshService]) 
             created=entry.created,
             sources=sources,
             srv_name=srv_name,
-            internal=spec.location == "MESH_INTERNAL",
         )
 
 
@@ -231,4 +232,4 @@ def _entry_endpoints(model: ServiceEntry, hostname: str, port: MeshPort) -> tupl
 
 
 def _entry_protocol(port: ServicePort) -> AppProtocol:
-    return AppProtocol.HTTP if port.protocol == "HTTP" else AppProtocol.TCP
+    return _PROTOCOLS.get(port.protocol, AppProtocol.TCP)
