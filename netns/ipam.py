@@ -70,12 +70,12 @@ class Ipam:
                     raise NetnsError(
                         f"network {self._network.name}: address {wanted} belongs to pod {by_address[wanted]}"
                     )
-                address = wanted or choose(subnet, by_address, last.get(str(subnet.network)))
-                if address is None:
+                picked = wanted or choose(subnet, by_address, last.get(str(subnet.network)))
+                if picked is None:
                     raise NetnsError(self._exhausted(subnet, by_address))
                 if wanted is None:
-                    last[str(subnet.network)] = address
-                chosen.append(address)
+                    last[str(subnet.network)] = picked
+                chosen.append(picked)
             owners[owner] = tuple(chosen)
             self._write(owners, last)
             return tuple(chosen)
@@ -104,7 +104,7 @@ class Ipam:
             if address in subnet.network:
                 if address == subnet.gateway:
                     raise NetnsError(f"address {address} is the gateway of network {self._network.name}")
-                if not subnet.first <= address <= subnet.last:
+                if not subnet.is_usable(address):
                     raise NetnsError(f"address {address} cannot be a pod's in {subnet.network}")
                 return
         ranges = ", ".join(str(subnet.network) for subnet in self._network.subnets)

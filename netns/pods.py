@@ -234,9 +234,8 @@ class PodManager:
                 )
             for mine in given.subnets:
                 for theirs in other.subnets:
-                    if mine.network.version == theirs.network.version and mine.network.overlaps(
-                        theirs.network
-                    ):  # type: ignore[arg-type]
+                    # Two CIDRs overlap exactly when one has the other's first address.
+                    if mine.network[0] in theirs.network or theirs.network[0] in mine.network:
                         raise NetnsError(
                             f"subnet {mine.network} overlaps {theirs.network} of network {other.name}; "
                             "choose another --subnet"

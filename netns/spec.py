@@ -64,7 +64,7 @@ class Subnet:
     def __post_init__(self) -> None:
         if self.network.num_addresses < 2:
             raise NetnsError(f"subnet {self.network} has room for the gateway only; use a shorter prefix")
-        if not self.first <= self.gateway <= self.last:
+        if not self.is_usable(self.gateway):
             raise NetnsError(f"gateway {self.gateway} is not a usable address of subnet {self.network}")
 
     @classmethod
@@ -74,6 +74,10 @@ class Subnet:
         if gateway is not None:
             return cls(network, parse_address(gateway, "gateway"))
         return cls(network, usable_range(network)[0])
+
+    def is_usable(self, address: Address) -> bool:
+        """Whether a host of this subnet, a pod or the gateway, may have the address."""
+        return address in self.network and int(self.first) <= int(address) <= int(self.last)
 
     @property
     def first(self) -> Address:
