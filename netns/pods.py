@@ -216,7 +216,7 @@ class PodManager:
             self._store.remove_network(unused.spec.name)
 
     def _choose_network(self) -> NetworkSpec:
-        given = self._network or _default_network()
+        given = self._network or default_network()
         known = self._store.network(given.name)
         if known is not None:
             # None leaves the MTU to us, so any that we chose earlier will do.
@@ -285,7 +285,8 @@ class PodManager:
         )
 
 
-def _default_network() -> NetworkSpec:
+def default_network() -> NetworkSpec:
+    """The network "default" where nobody says otherwise: dual-stack where the kernel is."""
     return NetworkSpec.of(DEFAULT_IPV4, DEFAULT_IPV6) if sysctl.has_ipv6() else NetworkSpec.of(DEFAULT_IPV4)
 
 
