@@ -1,0 +1,336 @@
+"""TLS over a raw transport: a protocol towards the loop, a transport towards the application.
+
+Made by hand over ``ssl.MemoryBIO`` because it costs less than the loop's own TLS, resumes sessions and lets the peer be
+judged before the application hears of the connection. It opens no sockets and keeps no timers: whoever started the
+handshake ends it with ``abort`` when it takes too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Any, Final, Protocol, cast
+
+from proxy.tls.context import TlsContext
+from proxy.tls.errors import TruncatedError
+
+READ_SIZE: Final = 64 * 1024
+"""Larger reads make the allocator map and unmap memory for each."""
+_RECORD: Final = 16 * 1024
+
+
+class Buffers:
+    """Scratch space that all connections of one loop share: it holds nothing between two callbacks."""
+
+    __slots__ = ("plain", "read")
+
+    def __init__(self) -> None:
+        self.read = memoryview(bytearray(READ_SIZE))
+        self.plain = memoryview(bytearray(READ_SIZE + _RECORD))
+
+
+class Transport(Protocol):
+    """What an application needs of a connection; raw transports and ``TlsConn`` both give it."""
+
+    def write(self, data: bytes, /) -> None: ...
+    def write_eof(self) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+    def is_closing(self) -> bool: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def get_extra_info(self, name: str, default: Any = None, /) -> Any: ...
+    def get_write_buffer_size(self) -> int: ...
+
+
+class Application(Protocol):
+    """What is told of a connection."""
+
+    def connection_made(self, transport: Any, /) -> None: ...
+    def data_received(self, data: bytes, /) -> None: ...
+    def eof_received(self) -> bool | None: ...
+    def connection_lost(self, exc: Exception | None, /) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+
+
+class TlsConn(asyncio.BufferedProtocol):
+    """One TLS connection.
+
+    After the handshake ``on_secured(self)`` judges the peer and returns the application, or raises to refuse. If there
+    is no connection in the end (handshake failed, refused, lost before) ``on_failed`` is called once instead.
+    """
+
+    __slots__ = (
+        "_app",
+        "_buffers",
+        "_closing",
+        "_incoming",
+        "_lost",
+        "_on_failed",
+        "_on_secured",
+        "_outgoing",
+        "_pending_eof",
+        "_session_key",
+        "context",
+        "raw",
+        "tls",
+    )
+
+    def __init__(
+        self,
+        context: TlsContext,
+        buffers: Buffers,
+        *,
+        server_side: bool,
+        on_secured: Callable[[TlsConn], Application],
+        on_failed: Callable[[Exception], None],
+        session_key: str = "",
+    ) -> None:
+        """``session_key`` (clients): under which name sessions are kept and resumed, "" = not at all."""
+        self.context = context
+        self._buffers = buffers
+        self._on_secured = on_secured
+        self._on_failed = on_failed
+        self._session_key = session_key
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self.tls = context.ssl.wrap_bio(
+            self._incoming,
+            self._outgoing,
+            server_side,
+            None if server_side else context.sni,
+            session=context.sessions.get(session_key) if session_key else None,
+        )
+        self._app: Application | None = None
+        self._closing = False
+        self._lost = False
+        self._pending_eof = False
+
+    # Towards the loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.raw = cast(asyncio.Transport, transport)
+        self._handshake()
+
+    def feed(self, data: bytes) -> None:
+        """Bytes that were read before this took the connection over."""
+        self._incoming.write(data)
+        self._received(len(data))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffers.read
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._incoming.write(self._buffers.read[:nbytes])
+        self._received(nbytes)
+
+    def eof_received(self) -> bool:
+        """TCP's end. After ``close_notify`` it is news to nobody; before, what came may have been cut short."""
+        if self._pending_eof and not self._closing:
+            return True
+        if self._app is None or self._closing:
+            return False
+        self._fail(TruncatedError("the peer closed the connection without close_notify"))
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._lost:
+            return
+        self._lost = self._closing = True
+        app = self._app
+        if app is None:
+            self._on_failed(
+                exc or ConnectionResetError("the peer closed the connection during the TLS handshake")
+            )
+        else:
+            app.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        if self._app is not None:
+            self._app.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._app is not None:
+            self._app.resume_writing()
+
+    # Towards the application.
+
+    def write(self, data: bytes) -> None:
+        if self._closing:
+            return
+        self.tls.write(data)
+        self.raw.write(self._outgoing.read())
+
+    def write_eof(self) -> None:
+        """Send ``close_notify``: nothing more will be written; reading goes on."""
+        if not self._closing:
+            self._notify_close()
+            if not self.raw.is_closing():
+                self.raw.write_eof()
+
+    def close(self) -> None:
+        """Send what is buffered and ``close_notify``, then close."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._app is not None:
+            self._notify_close()
+        self.raw.close()
+
+    def abort(self) -> None:
+        self._closing = True
+        if not self._lost:
+            self.raw.abort()
+
+    def is_closing(self) -> bool:
+        return self._closing or self.raw.is_closing()
+
+    def pause_reading(self) -> None:
+        if not self._lost:
+            self.raw.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._closing:
+            self.raw.resume_reading()
+
+    def get_write_buffer_size(self) -> int:
+        return 0 if self._lost else self.raw.get_write_buffer_size()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.raw.get_extra_info(name, default)
+
+    # The engine.
+
+    def _handshake(self) -> bool:
+        """Go on with the handshake; whether it is complete."""
+        try:
+            self.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            return False
+        except (ssl.SSLError, ValueError) as error:
+            self._flush()  # the alert
+            self._fail(error)
+            return False
+        self._flush()
+        try:
+            app = self._on_secured(self)
+        except Exception as error:  # noqa: BLE001 - whatever the reason: no verdict, no connection
+            self._fail(error)
+            return False
+        self._app = app
+        app.connection_made(self)
+        return True
+
+    def _received(self, size: int) -> None:
+        if self._closing:
+            return
+        if self._app is None and not (self._handshake() and self._incoming.pending):
+            return
+        if size <= _RECORD:
+            self._read_records()
+        else:
+            self._read_bulk()
+        self._flush()
+
+    def _read_records(self) -> None:
+        """One upcall for each record: mostly there is one, and no exception is raised for it."""
+        app = self._app
+        assert app is not None
+        tls = self.tls
+        incoming = self._incoming
+        try:
+            while not self._closing:
+                data = tls.read(_RECORD)
+                if not data:
+                    self._ended()
+                    return
+                if self._session_key:
+                    self._keep_session()
+                app.data_received(data)
+                if not incoming.pending and not tls.pending():
+                    return
+        except ssl.SSLWantReadError:
+            return
+        except ssl.SSLZeroReturnError:
+            self._ended()
+        except ssl.SSLError as error:
+            self._fail(error)
+
+    def _read_bulk(self) -> None:
+        """Gather all records of this read for a single upcall."""
+        app = self._app
+        assert app is not None
+        tls = self.tls
+        incoming = self._incoming
+        plain = self._buffers.plain
+        size = 0
+        ended = False
+        failure: ssl.SSLError | None = None
+        try:
+            while size < READ_SIZE:
+                count = tls.read(len(plain) - size, plain[size:] if size else plain)
+                if not count:
+                    ended = True
+                    break
+                size += cast(int, count)
+                if not incoming.pending and not tls.pending():
+                    break
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            ended = True
+        except ssl.SSLError as error:
+            failure = error
+        if size:
+            if self._session_key:
+                self._keep_session()
+            app.data_received(bytes(plain[:size]))
+        if failure is not None:
+            self._fail(failure)
+        elif ended:
+            self._ended()
+        elif incoming.pending or tls.pending():
+            self._read_records()
+
+    def _keep_session(self) -> None:
+        """TLS 1.3 sends its tickets after the handshake; by the first data they are here."""
+        session = self.tls.session
+        if session is not None and session.has_ticket:
+            self.context.remember(self._session_key, session)
+        self._session_key = ""
+
+    def _ended(self) -> None:
+        """The peer's ``close_notify``."""
+        if self._closing or self._pending_eof:
+            return
+        self._pending_eof = True
+        assert self._app is not None
+        if not self._app.eof_received():
+            self.close()
+
+    def _notify_close(self) -> None:
+        try:
+            self.tls.unwrap()
+        except ssl.SSLError:
+            # Raised in all cases: it wants the peer's close_notify, for which nobody waits.
+            pass
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._outgoing.pending and not self._lost and not self.raw.is_closing():
+            self.raw.write(self._outgoing.read())
+
+    def _fail(self, error: Exception) -> None:
+        """No (more) connection: tell whoever must know, once."""
+        if self._lost:
+            return
+        self._lost = self._closing = True
+        if self._app is None:
+            self.raw.close()
+            self._on_failed(error)
+        else:
+            self.raw.abort()
+            self._app.connection_lost(error)
