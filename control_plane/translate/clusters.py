@@ -17,6 +17,7 @@ from xds.type.v3 import typed_struct_pb2
 
 from control_plane.registry.service import MeshEndpoint, MeshPort, MeshService, Resolution
 from control_plane.translate import names
+from control_plane.translate.effective import identities
 from control_plane.translate.endpoints import load_assignment
 from control_plane.translate.node import HostPort
 from control_plane.translate.pack import ADS, duration, packed, socket_address, uint32
@@ -67,7 +68,7 @@ def _secure(
     cluster: Any, service: MeshService, endpoints: tuple[MeshEndpoint, ...], settings: MeshSettings
 ) -> None:
     """Mutual TLS to endpoints that have a sidecar, with exactly the identities that are known of them."""
-    secured = [endpoint for endpoint in endpoints if endpoint.sidecar]
+    secured = identities(endpoints)
     if service.resolution is Resolution.DNS_SRV:
         # Which endpoints there are is known to the sidecar alone, so one answer holds for all of them.
         if secured:
@@ -82,11 +83,9 @@ def _secure(
         )
 
 
-def _tls(service: MeshService, secured: Iterable[MeshEndpoint], settings: MeshSettings) -> Any:
-    identities = {
-        spiffe_id(settings.trust_domain, endpoint.namespace, endpoint.service_account) for endpoint in secured
-    }
-    return upstream_tls([exact(identity) for identity in sorted(identities)], service.hostname)
+def _tls(service: MeshService, secured: Iterable[tuple[str, str]], settings: MeshSettings) -> Any:
+    allowed = [exact(spiffe_id(settings.trust_domain, namespace, account)) for namespace, account in secured]
+    return upstream_tls(allowed, service.hostname)
 
 
 def _srv(service: MeshService, port: MeshPort, settings: MeshSettings) -> Any:

@@ -38,7 +38,7 @@ class WorkloadMtls:
 class MtlsPolicies:
     """All PeerAuthentications, indexed. ``entries`` must be ordered oldest first."""
 
-    __slots__ = ("_by_namespace", "_root", "entries")
+    __slots__ = ("_by_namespace", "_root", "entries", "may_disable")
 
     def __init__(self, entries: Iterable[Entry], root_namespace: str) -> None:
         self.entries = tuple(entries)
@@ -46,6 +46,7 @@ class MtlsPolicies:
         self._by_namespace: dict[str, list[Entry]] = {}
         for entry in self.entries:
             self._by_namespace.setdefault(entry.key.namespace, []).append(entry)
+        self.may_disable = any(_says_disable(entry) for entry in self.entries)
 
     def relevant(self, namespace: str) -> tuple[Entry, ...]:
         """The policies that can matter in a namespace: what a cached result depends on."""
@@ -88,3 +89,10 @@ def _selector(entry: Entry) -> Mapping[str, str]:
 def _mode(mtls: object) -> MtlsMode | None:
     mode = getattr(mtls, "mode", "UNSET")
     return None if mode == "UNSET" else MtlsMode(mode)
+
+
+def _says_disable(entry: Entry) -> bool:
+    spec = entry.model.spec
+    return any(
+        _mode(mtls) is MtlsMode.DISABLE for mtls in (spec.mtls, *(spec.port_level_mtls or {}).values())
+    )

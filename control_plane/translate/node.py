@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -67,7 +67,7 @@ class Node:
     name: str
     namespace: str
     service_account: str
-    labels: Mapping[str, str] = MappingProxyType({})
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     addresses: tuple[str, ...] = ()
     mode: Literal["REDIRECT", "NONE"] = "REDIRECT"
     capture_mark: int = 0

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from control_plane.store.base import Key
+from control_plane.translate.names import TYPE_URLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,5 +53,23 @@ class Part:
         named[name] = message
         self.origins[type_url, name] = origins
 
-    def has(self, type_url: str, name: str) -> bool:
-        return name in self.by_type.get(type_url, {})
+    def include(self, other: Part) -> None:
+        """Add all of ``other``, which stays as it is. Raises :class:`ValueError` for a name that both have."""
+        for type_url, named in other.by_type.items():
+            mine = self.by_type.setdefault(type_url, {})
+            if twice := mine.keys() & named.keys():
+                raise ValueError(f"resources {sorted(twice)} of {type_url} are made twice")
+            mine.update(named)
+        self.origins.update(other.origins)
+
+    def finish(self, conditions: Mapping[Key, tuple[Condition, ...]]) -> Resources:
+        """All that was added, each type ordered by name."""
+        ordered = {
+            type_url: MappingProxyType(dict(sorted(self.by_type.get(type_url, {}).items())))
+            for type_url in TYPE_URLS
+        }
+        return Resources(
+            MappingProxyType(ordered),
+            MappingProxyType(dict(self.origins)),
+            MappingProxyType(dict(conditions)),
+        )
