@@ -92,6 +92,15 @@ class Head:
         """The value of ``name`` (lower case), ``None`` if the head has no such field."""
         return self.names.get(name)
 
+    def values(self, name: bytes, /) -> tuple[bytes, ...]:
+        """The values of ``name`` (lower case) line by line, which a joined value does not tell apart from one line."""
+        joined = self.names.get(name)
+        if joined is None:
+            return ()
+        if b", " not in joined and b"; " not in joined:
+            return (joined,)
+        return tuple(value for field, value in _find_fields(self.raw[self.fields_at :]) if field.lower() == name)
+
     @property
     def request_id(self) -> bytes | None:
         return self.names.get(b"x-request-id")

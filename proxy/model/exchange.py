@@ -11,7 +11,8 @@ from proxy.model.connection import Address, ConnectionInfo
 
 
 class Head(Protocol):
-    """A parsed head. Names are asked for in lower case; ``get`` joins repeated lines with ``b", "``."""
+    """A parsed head. Names are asked for in lower case; ``get`` joins repeated lines with ``b", "``;
+    ``values`` gives them one by one."""
 
     @property
     def method(self) -> bytes: ...
@@ -22,6 +23,7 @@ class Head(Protocol):
     @property
     def host(self) -> bytes | None: ...
     def get(self, name: bytes, /) -> bytes | None: ...
+    def values(self, name: bytes, /) -> tuple[bytes, ...]: ...
 
 
 class NamedRoute(Protocol):
