@@ -191,7 +191,7 @@ def _principal(request: web.Request) -> str:
     principal = request.get("principal")
     if principal is None:
         raise _Failure(401, "Unauthorized", "give a client certificate or a bearer token")
-    return str(principal)
+    return str(getattr(principal, "name", principal))
 
 
 def _issued(issued: IssuedCertificate) -> dict[str, str]:

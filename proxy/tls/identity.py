@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random as _random
 import re
 import ssl
@@ -270,27 +271,37 @@ class IdentityManager:
         return None
 
     async def _keep_fresh(self) -> None:
-        failures = 0
-        due = self._due()
+        failures, due, delay = 0, self._due(), 0.0
         while True:
-            delay = min(max(due - self._clock(), 0.0), MAX_WAIT)
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(delay):
-                    await self._changed.wait()
+            if not failures:
+                delay = min(max(due - self._clock(), 0.0), MAX_WAIT)
+            if await self._changed_within(delay):
                 failures, due = 0, self._due()
                 continue
-            except TimeoutError:
-                if self._clock() < due:
-                    continue
+            if not failures and self._clock() < due:
+                continue
             try:
                 await self._obtain()
             except (EnrolmentError, IdentityError) as error:
                 self._failed(error)
                 failures += 1
-                due = self._clock() + self._after_failure(failures, error)
-            else:
-                failures, due = 0, self._due()
+                delay = self._after_failure(failures, error)
+            except Exception as error:
+                # A fault of ours must not end renewals for the life of the process.
+                log.exception("renewal failed for a reason that nobody foresaw")
+                self._failed(error)
+                failures += 1
+                delay = self._after_failure(failures, error)
+
+    async def _changed_within(self, seconds: float) -> bool:
+        """Wait for a new identity, but not longer than that; says whether there is one."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        self._changed.clear()
+        return True
 
     def _due(self) -> float:
         current = self.current
@@ -349,7 +360,7 @@ class IdentityManager:
         """Blocking: key, CSR, the CA's answer, its verification, the file."""
         from certs import csr, keys
 
-        files.make_private_directory(self._path.parent)
+        self._check_directory()
         key = keys.generate()
         current = self._current
         if current is not None and not current.expired(self._clock()):
@@ -371,6 +382,15 @@ class IdentityManager:
                 )
             issued = self._client.enrol(token, csr.build(key).decode("ascii"))
         return self._store(issued, keys.dump(key), keys.public_der(key.public_key()))
+
+    def _check_directory(self) -> None:
+        """Before a one-time token is used up: the result must have a place."""
+        try:
+            files.make_private_directory(self._path.parent)
+        except OSError as error:
+            raise IdentityError(f"{self._path}: cannot be written: {error}") from error
+        if not os.access(self._path.parent, os.W_OK | os.X_OK):
+            raise IdentityError(f"{self._path}: cannot be written: no permission for {self._path.parent}")
 
     def _store(self, issued: Issued, key_pem: bytes, public_key: bytes) -> Identity:
         """Verify what the CA answered and replace the file. Nothing is changed when something is wrong."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 NOW = datetime.datetime(2026, 3, 1, 12, 0, 0, tzinfo=datetime.UTC)
@@ -70,10 +71,12 @@ def make(
     not_before: datetime.datetime = NOW - datetime.timedelta(hours=1),
     not_after: datetime.datetime = NOW + datetime.timedelta(hours=23),
     key: ec.EllipticCurvePrivateKey | None = None,
+    public_key: CertificatePublicKeyTypes | None = None,
     extra: Sequence[tuple[x509.ExtensionType, bool]] = (),
 ) -> Pair:
     """One certificate, self-signed without ``signer``; ``None`` leaves an extension out."""
     key = key or ec.generate_private_key(ec.SECP256R1())
+    public_key = public_key or key.public_key()
     builder = (
         x509.CertificateBuilder()
         .serial_number(x509.random_serial_number())
@@ -81,8 +84,8 @@ def make(
         .issuer_name(name(subject) if signer is None else signer.certificate.subject)
         .not_valid_before(not_before)
         .not_valid_after(not_after)
-        .public_key(key.public_key())
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .public_key(public_key)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )
     signer_key = key if signer is None else signer.key
     if signer is not None:

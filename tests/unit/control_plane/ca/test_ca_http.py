@@ -6,12 +6,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession, web
 
 from certs import csr, keys
+from certs.spiffe import SpiffeId
 from control_plane.ca.http import BODY_LIMIT, setup_routes
 from tests.fakes import mesh_ca
 from tests.fakes.mesh_ca import MeshCa
@@ -26,7 +28,7 @@ async def trusting(
 ) -> web.StreamResponse:
     """Stands for the API's authentication: whoever names himself is believed."""
     if "X-Test-Principal" in request.headers:
-        request["principal"] = request.headers["X-Test-Principal"]
+        request["principal"] = SimpleNamespace(name=request.headers["X-Test-Principal"])
     return await handler(request)
 
 
@@ -53,7 +55,7 @@ async def call(tmp_path: Path) -> AsyncIterator[Caller]:
     ca = mesh_ca.make(tmp_path)
     app = web.Application(middlewares=[trusting])
     setup_routes(app, ca.service, body_timeout=0.2)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, lingering_time=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -159,8 +161,6 @@ async def test_bad_requests_are_answered(call: Caller, body: bytes, code: int, n
 
 
 async def test_a_greedy_csr_is_forbidden(call: Caller) -> None:
-    from certs.spiffe import SpiffeId
-
     wanted = csr.build(keys.generate(), SpiffeId.workload("mesh.local", "default", "admin")).decode()
     status, answer = await call("POST", CERTIFICATES, {"csr": wanted, "token": await call.ca.token()})
     assert (status, failure(answer)[0]) == (403, "Forbidden")
