@@ -1,10 +1,10 @@
 """What both variants of an ADS session share: order, one response in flight per type, warming, refusals.
 
 Changes are pushed make-before-break. New and changed resources go out in ``PUSH_ORDER``, each type after the
-client has answered those before it, and clusters, assignments and secrets that are gone are taken away last,
-when no listener or route that the client uses names them any more (a cluster before its assignment: an
-assignment taken from a live cluster would empty it). Listeners and routes are replaced in one response, so
-that a new listener may have the address of one that goes. What a client asks for is answered at once.
+client has answered those before it, and what is gone is taken away last, when nothing that the client uses
+names it any more: routes, then clusters, then assignments (which, taken from a live cluster, would empty
+it). Listeners alone are replaced in one response, so that a new one may have the address of one that goes.
+What a client asks for is answered at once.
 
 A client subscribes to the assignments of a new cluster, and to the routes of a new listener, only after it
 saw them. Until then what depends on them is *held*; the shell ends a hold that lasts too long by
@@ -21,7 +21,7 @@ from control_plane.xds.session.actions import Acked, Action, Nacked, Send
 from control_plane.xds.session.type_state import UNKNOWN, TypeState
 from control_plane.xds.snapshot import EncodedResource, Snapshot
 
-_REMOVED_LAST = (CLUSTER, ENDPOINT, SECRET)
+_REMOVED_LAST = (ROUTE, CLUSTER, ENDPOINT, SECRET)
 _MAX_ERROR = 4096
 
 
@@ -125,7 +125,7 @@ class Session:
                         sent.append(self._note_sent(state, send))
         for type_url in _REMOVED_LAST:
             state = self.types.get(type_url)
-            if state is not None and state.gone and state.in_flight is None and self._may_remove():
+            if state is not None and state.gone and state.in_flight is None and self._may_remove(type_url):
                 send = self._next(state, True, True)
                 if send is not None:
                     sent.append(self._note_sent(state, send))
@@ -161,13 +161,15 @@ class Session:
                 )
         return True
 
-    def _may_remove(self) -> bool:
+    def _may_remove(self, type_url: str) -> bool:
         """Whether all that may refer to what is gone has been replaced, and the client uses the replacement."""
         if self._in_flight(CLUSTER, ENDPOINT, LISTENER, ROUTE):
             return False
-        for type_url in (LISTENER, ROUTE):
-            state = self.types.get(type_url)
-            if state is not None and (state.in_flight or state.dirty or state.gone or state.rejected):
+        for referrer in (LISTENER, ROUTE):
+            state = self.types.get(referrer)
+            if state is not None and (
+                state.in_flight or state.dirty or state.rejected or (state.gone and referrer != type_url)
+            ):
                 return False
         return not self._hold(self._assignments_unasked() or self._routes_unasked())
 
