@@ -1,0 +1,124 @@
+"""Static configuration in Envoy's bootstrap format (YAML or JSON): ``tulle proxy -c envoy.yaml``.
+
+The same decoders as for xDS read it, so what they refuse is refused here with the same field path. Only static
+resources: a sidecar with a control plane is started with ``--control-plane``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from envoy.config.bootstrap.v3 import bootstrap_pb2
+from google.protobuf import json_format
+
+from proxy.model.address import SocketAddress
+from proxy.model.config import Admin, Config, ConfigError
+from proxy.xds.decode import address as decode_address
+from proxy.xds.decode import cluster, fields, listener, tls
+
+T = TypeVar("T")
+
+MAX_BYTES = 16 * 1024 * 1024
+MAX_DEPTH = 100
+
+_KNOWN = fields.known(
+    "admin",
+    "static_resources",
+    "node",
+    without_effect={
+        "layered_runtime": "Tulle has no runtime overrides; only harmless empty layers are common",
+        "stats_flush_interval": "statistics are read on demand",
+        "stats_config": "statistics names are fixed",
+        "overload_manager": "limits of connections and buffers are on the listeners and clusters",
+    },
+)
+_KNOWN_ADMIN = fields.known(
+    "address",
+    without_effect={
+        "access_log": "the admin endpoint writes none",
+        "access_log_path": "the admin endpoint writes none",
+        "profile_path": "there is no profiler behind it",
+    },
+)
+_KNOWN_STATIC = fields.known("listeners", "clusters", "secrets")
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """What a bootstrap file says. ``message`` is the whole of it, for ``/config_dump``."""
+
+    config: Config
+    admin: Admin | None
+    message: Any
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what makes small files large or ambiguous: aliases and repeated keys."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()
+            raise ConfigError(f"line {event.start_mark.line + 1}", "YAML aliases are not accepted here")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise ConfigError(f"line {key.start_mark.line + 1}", f"{key.value!r} is there twice")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def load(path: Path) -> Bootstrap:
+    """Read a bootstrap file. Raises :class:`ConfigError` (with the field path) and OSError."""
+    if path.stat().st_size > MAX_BYTES:
+        raise ConfigError(str(path), f"is larger than {MAX_BYTES} bytes")
+    try:
+        document = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(str(path), f"is neither YAML nor JSON: {error}") from error
+    return parse(document)
+
+
+def parse(document: Any) -> Bootstrap:
+    """A bootstrap from parsed YAML or JSON. Raises :class:`ConfigError`."""
+    if not isinstance(document, dict):
+        raise ConfigError("bootstrap", "is not an object")
+    message = bootstrap_pb2.Bootstrap()
+    try:
+        json_format.ParseDict(document, message, max_recursion_depth=MAX_DEPTH)
+    except json_format.ParseError as error:
+        raise ConfigError("bootstrap", str(error)) from error
+    fields.check(message, "bootstrap", _KNOWN)
+    static = message.static_resources
+    fields.check(static, "static_resources", _KNOWN_STATIC)
+    admin = None
+    if message.HasField("admin"):
+        fields.check(message.admin, "admin", _KNOWN_ADMIN)
+        admin = Admin(_admin_address(message.admin))
+    config = Config(
+        version="static",
+        listeners=_by_name([listener.listener(m) for m in static.listeners], "listeners"),
+        clusters=_by_name([cluster.cluster(m) for m in static.clusters], "clusters"),
+        secrets=_by_name([tls.secret(m) for m in static.secrets], "secrets"),
+    )
+    return Bootstrap(config, admin, message)
+
+
+def _admin_address(message: Any) -> SocketAddress:
+    return decode_address.socket_address(message.address, "admin.address")
+
+
+def _by_name(resources: list[T], what: str) -> dict[str, T]:
+    named: dict[str, T] = {}
+    for index, resource in enumerate(resources):
+        # Envoy lets static listeners be without a name and gives them one.
+        name = getattr(resource, "name", "") or f"{what}[{index}]"
+        if name in named:
+            raise ConfigError(f"static_resources.{what}[{index}]", f"the name {name!r} is there twice")
+        named[name] = resource
+    return named
