@@ -53,8 +53,8 @@ class Exchange(Protocol):
     """One request and its response, or (with ``head`` ``None``) one TCP connection.
 
     ``path`` is the normalised path without query: what policy and routes see, and what is forwarded. ``start_wall`` is
-    Unix time; ``start``, ``first_upstream_tx``, ``first_upstream_rx`` and ``end`` are monotonic seconds, 0.0 = did not
-    happen. ``flags`` is "" or short flags joined by commas.
+    Unix time; ``start``, ``request_end`` (the last byte of the request was read), ``first_upstream_tx``,
+    ``first_upstream_rx`` and ``end`` are monotonic seconds, 0.0 = did not happen. ``flags`` is "" or short flags joined by commas.
     """
 
     @property
@@ -79,6 +79,8 @@ class Exchange(Protocol):
     def start_wall(self) -> float: ...
     @property
     def start(self) -> float: ...
+    @property
+    def request_end(self) -> float: ...
     @property
     def first_upstream_tx(self) -> float: ...
     @property

@@ -2,33 +2,106 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
+
 from proxy.model.stats import AccessLogStats
+
+_log = logging.getLogger(__name__)
+
+MAX_BUFFER_BYTES = 4 * 1024 * 1024
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+_STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
 
 
 class LogFile:
-    """One file. ``append(line)`` buffers; ``flush()`` writes what is there."""
+    """One file. ``append(line)`` buffers; ``flush()`` writes what is there.
 
-    __slots__ = ("path", "stats")
+    Lines beyond ``max_buffer_bytes`` are dropped and counted. Failures to open or write are counted and logged once.
+    """
 
-    def __init__(self, path: str, stats: AccessLogStats, *, max_buffer_bytes: int = 4 * 1024 * 1024) -> None:
+    __slots__ = ("_buffered", "_failing", "_fd", "_left", "_lines", "max_buffer_bytes", "path", "stats")
+
+    def __init__(self, path: str, stats: AccessLogStats, *, max_buffer_bytes: int = MAX_BUFFER_BYTES) -> None:
         self.path = path
         self.stats = stats
+        self.max_buffer_bytes = max_buffer_bytes
+        self._fd = -1
+        self._lines: list[str] = []
+        self._buffered = 0
+        self._left = b""
+        self._failing = False
 
     def append(self, line: str) -> None:
         """Buffer one line (its newline included)."""
-        raise NotImplementedError
+        size = self._buffered + len(line)
+        if size > self.max_buffer_bytes:
+            self.stats.write_dropped += 1
+            return
+        self._buffered = size
+        self._lines.append(line)
+        self.stats.write_total_buffered += 1
 
     def flush(self) -> None:
         """Write the buffer. What a full pipe does not take stays buffered, up to the limit."""
-        raise NotImplementedError
+        if not self._lines and not self._left:
+            return
+        if self._fd < 0 and not self._open():
+            return
+        data = self._left + "".join(self._lines).encode("utf-8", "backslashreplace")
+        self._lines.clear()
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(self._fd, data[written:] if written else data)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self.stats.write_failed += 1
+            self._failed(error)
+            self._left = b""
+            self._buffered = 0
+            return
+        self._left = data[written:]
+        self._buffered = len(self._left)
+        self._failing = False
+        self.stats.write_completed += 1
 
     def reopen(self) -> None:
         """Open the path again (after rotation)."""
-        raise NotImplementedError
+        self.flush()
+        self._close()
+        if self.path not in _STANDARD:
+            self._open()
 
     def close(self) -> None:
         """Flush and close."""
-        raise NotImplementedError
+        self.flush()
+        self._close()
+
+    def _open(self) -> bool:
+        try:
+            self._fd = os.open(self.path, _FLAGS, 0o644)
+        except OSError as error:
+            # A socket as standard output cannot be opened by name, but it can be shared.
+            if error.errno == errno.ENXIO and self.path in _STANDARD:
+                self._fd = os.dup(_STANDARD[self.path])
+                return True
+            self.stats.reopen_failed += 1
+            self._failed(error)
+            return False
+        return True
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _failed(self, error: OSError) -> None:
+        if not self._failing:
+            self._failing = True
+            _log.warning("access log %s: %s", self.path, error)
 
 
 class LogFiles:
@@ -41,9 +114,24 @@ class LogFiles:
         self.stats = AccessLogStats() if stats is None else stats
 
     def open(self, path: str) -> LogFile:
-        """The file at ``path``, opened when first written to."""
-        raise NotImplementedError
+        """The file at ``path``; it is opened when first written to."""
+        file = self.files.get(path)
+        if file is None:
+            file = self.files[path] = LogFile(path, self.stats)
+        return file
 
-    def flush(self) -> None: ...
-    def reopen(self) -> None: ...
-    def close(self) -> None: ...
+    def flush(self) -> None:
+        """Write all buffers."""
+        self.stats.flushed_by_timer += 1
+        for file in self.files.values():
+            file.flush()
+
+    def reopen(self) -> None:
+        """Open every path again (after rotation)."""
+        for file in self.files.values():
+            file.reopen()
+
+    def close(self) -> None:
+        """Flush and close all."""
+        for file in self.files.values():
+            file.close()

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from proxy.model.stats import AccessLogStats, HttpStats, ListenerStats, RbacStats, RouteStats, TcpStats
-
-S = TypeVar("S")
 
 
 class StatStore:
@@ -15,10 +11,30 @@ class StatStore:
 
     __slots__ = ("access_log", "http", "listener", "rbac", "route", "tcp")
 
-    def __init__(self) -> None:
+    def __init__(self, access_log: AccessLogStats | None = None) -> None:
         self.http: dict[str, HttpStats] = {}
         self.tcp: dict[str, TcpStats] = {}
         self.listener: dict[str, ListenerStats] = {}
         self.rbac: dict[str, RbacStats] = {}
         self.route: dict[tuple[str, str], RouteStats] = {}
-        self.access_log = AccessLogStats()
+        self.access_log = AccessLogStats() if access_log is None else access_log
+
+    def http_stats(self, prefix: str) -> HttpStats:
+        """``http.<prefix>.``"""
+        return self.http.setdefault(prefix, HttpStats())
+
+    def tcp_stats(self, prefix: str) -> TcpStats:
+        """``tcp.<prefix>.``"""
+        return self.tcp.setdefault(prefix, TcpStats())
+
+    def listener_stats(self, address: str) -> ListenerStats:
+        """``listener.<address>.``, with ``_`` for the colons."""
+        return self.listener.setdefault(address, ListenerStats())
+
+    def rbac_stats(self, prefix: str) -> RbacStats:
+        """``<prefix>allowed`` and so on: ``prefix`` ends in a dot."""
+        return self.rbac.setdefault(prefix, RbacStats())
+
+    def route_stats(self, virtual_host: str, route: str) -> RouteStats:
+        """``vhost.<virtual host>.route.<route>.``"""
+        return self.route.setdefault((virtual_host, route), RouteStats())

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from proxy.cluster.cluster import Cluster
 from proxy.model.reply import Reply
-from proxy.model.route import RetryPolicy
+from proxy.model.route import RetryPolicy, RouteConfiguration
 from proxy.model.stats import RouteStats
 from proxy.route.edits import HeaderEdits
+from proxy.route.match import RouteTable
 
 
 class Target:
@@ -56,3 +57,12 @@ class RouteEntry:
     rewrite_target: Callable[[bytes], bytes] | None = None
     host_rewrite: bytes | None = None
     response_edits: HeaderEdits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledTable:
+    """A table, what it was made of, and the clusters it leads to as they were (``None``: there was none)."""
+
+    config: RouteConfiguration
+    clusters: tuple[tuple[str, Cluster | None], ...]
+    table: RouteTable[RouteEntry]

@@ -21,7 +21,7 @@ from proxy.model.tls import DownstreamTls
 from proxy.observe.access_log import AccessLogWriter
 from proxy.observe.store import StatStore
 from proxy.route.match import RouteTable
-from proxy.runtime.entry import RouteEntry, Target
+from proxy.runtime.entry import CompiledTable, RouteEntry, Target
 
 NetworkFilter = Callable[[ConnectionInfo], Denied | None]
 HttpFilter = Callable[[Exchange], Reply | None]
@@ -59,7 +59,7 @@ class HttpRuntime:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TcpRuntime:
-    """A compiled ``TcpProxy``. ``choose()`` gives the cluster of one connection."""
+    """A compiled ``TcpProxy``. ``choose()`` gives the cluster of one connection, one of ``clusters``."""
 
     config: TcpProxy
     choose: Callable[[], Target]
@@ -67,6 +67,7 @@ class TcpRuntime:
     access_logs: tuple[AccessLogWriter, ...]
     idle_timeout: float
     max_connect_attempts: int
+    clusters: tuple[tuple[str, Cluster | None], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +103,11 @@ class ListenerRuntime:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Runtime:
-    """Everything compiled. ``warming`` names the listeners that wait for their route configuration."""
+    """Everything compiled.
+
+    ``warming`` names the listeners that wait for their route configuration. ``commit`` is run once by the hub.
+    ``tables`` is for the next compilation.
+    """
 
     version: str
     config: Config
@@ -112,6 +117,7 @@ class Runtime:
     warming: frozenset[str] = frozenset()
     commit: tuple[Callable[[], None], ...] = ()
     handoffs: Mapping[tuple[str, int], ListenerRuntime] = field(default_factory=dict)
+    tables: Mapping[str, CompiledTable] = field(default_factory=dict)
 
     def handoff(self, address: str, port: int) -> ListenerRuntime | None:
         """Which ``bind_to_port: false`` listener takes a connection that was dialled to ``address``:``port``.
@@ -129,7 +135,11 @@ class Runtime:
         ``None``: the connection must be drained, because its listener is gone, it matches no chain now, or the chain it
         matches has other TLS settings or another kind of terminal filter than the one it was accepted under.
         """
-        raise NotImplementedError
+        listener = self.listeners.get(chain.listener)
+        now = None if listener is None else listener.find_chain(connection)
+        if now is None or now.tls != chain.tls or (now.http is None) != (chain.http is None):
+            return None
+        return now
 
 
 def bound_addresses(listener: Listener) -> tuple[SocketAddress, ...]:

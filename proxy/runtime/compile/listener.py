@@ -1,0 +1,129 @@
+"""Listeners and their filter chains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from proxy.cluster.cluster import Cluster
+from proxy.filters.rbac import network_rbac
+from proxy.model.config import ConfigError
+from proxy.model.listener import FilterChain, HttpConnectionManager, Listener, TcpProxy
+from proxy.observe.access_log import compile_access_log
+from proxy.observe.store import StatStore
+from proxy.runtime.compile.chain_match import compile_chain_match
+from proxy.runtime.compile.env import CompileEnv
+from proxy.runtime.compile.http import compile_http
+from proxy.runtime.compile.routes import Tables, compile_tcp_choice
+from proxy.runtime.runtime import FilterChainRuntime, ListenerRuntime, TcpRuntime
+
+
+def compile_listener(
+    config: Listener,
+    previous: ListenerRuntime | None,
+    tables: Tables,
+    clusters: Mapping[str, Cluster],
+    stats: StatStore,
+    env: CompileEnv,
+) -> ListenerRuntime:
+    """The runtime of a listener; ``previous`` itself if nothing that it depends on has changed."""
+    if previous is not None and previous.config == config and _still_right(previous, tables, clusters):
+        return previous
+    field = f"listener[{config.name}]"
+    compiled = []
+    for n, chain in enumerate(config.filter_chains):
+        path = f"{field}.filter_chains[{n}]"
+        compiled.append((chain.match, _chain(chain, config, tables, clusters, stats, env, path), path))
+    default = None
+    if config.default_filter_chain is not None:
+        path = f"{field}.default_filter_chain"
+        default = _chain(config.default_filter_chain, config, tables, clusters, stats, env, path)
+    if not compiled and default is None:
+        raise ConfigError(f"{field}.filter_chains", "at least one filter chain is needed")
+    chains = tuple(chain for _, chain, _ in compiled)
+    return ListenerRuntime(
+        name=config.name,
+        config=config,
+        find_chain=compile_chain_match(compiled, default),
+        chains=chains if default is None else (*chains, default),
+        needs_tls_inspection="tls_inspector" in config.listener_filters,
+        original_dst="original_dst" in config.listener_filters or config.use_original_dst,
+        use_original_dst=config.use_original_dst,
+        stats=stats.listener_stats(config.stat_prefix or str(config.address).replace(":", "_")),
+        access_logs=tuple(
+            compile_access_log(log, env.log_files.open, f"{field}.access_log[{n}]", env.hostname)
+            for n, log in enumerate(config.access_log)
+        ),
+    )
+
+
+def _chain(
+    chain: FilterChain,
+    listener: Listener,
+    tables: Tables,
+    clusters: Mapping[str, Cluster],
+    stats: StatStore,
+    env: CompileEnv,
+    field: str,
+) -> FilterChainRuntime:
+    inspects = chain.match.server_names or chain.match.application_protocols or chain.match.transport_protocol
+    if inspects and "tls_inspector" not in listener.listener_filters:
+        raise ConfigError(
+            f"{field}.filter_chain_match",
+            "server_names, application_protocols and transport_protocol need the tls_inspector listener filter",
+        )
+    terminal = chain.terminal
+    path = f"{field}.filters[{len(chain.rbac)}]"
+    http = tcp = None
+    if isinstance(terminal, HttpConnectionManager):
+        http = compile_http(terminal, tables, stats, env, path)
+    else:
+        tcp = _tcp(terminal, clusters, stats, env, path)
+    return FilterChainRuntime(
+        name=chain.name,
+        listener=listener.name,
+        config=chain,
+        tls=chain.tls,
+        network_filters=tuple(
+            network_rbac(rbac, stats.rbac_stats(f"{rbac.stat_prefix}rbac."), f"{field}.filters[{n}]")
+            for n, rbac in enumerate(chain.rbac)
+        ),
+        http=http,
+        tcp=tcp,
+    )
+
+
+def _tcp(
+    config: TcpProxy, clusters: Mapping[str, Cluster], stats: StatStore, env: CompileEnv, field: str
+) -> TcpRuntime:
+    return TcpRuntime(
+        config=config,
+        choose=compile_tcp_choice(config.clusters, clusters, env.random, f"{field}.weighted_clusters"),
+        stats=stats.tcp_stats(config.stat_prefix),
+        access_logs=tuple(
+            compile_access_log(log, env.log_files.open, f"{field}.access_log[{n}]", env.hostname)
+            for n, log in enumerate(config.access_log)
+        ),
+        idle_timeout=config.idle_timeout,
+        max_connect_attempts=config.max_connect_attempts,
+        clusters=tuple((share.name, clusters.get(share.name)) for share in config.clusters),
+    )
+
+
+def _still_right(runtime: ListenerRuntime, tables: Tables, clusters: Mapping[str, Cluster]) -> bool:
+    """Whether an unchanged listener still leads to the same tables and clusters."""
+    for n, chain in enumerate(runtime.chains):
+        if chain.http is not None:
+            route = chain.http.config.route
+            if isinstance(route, str):
+                table = tables.by_name(route)
+            else:
+                number = (
+                    f"filter_chains[{n}]" if n < len(runtime.config.filter_chains) else "default_filter_chain"
+                )
+                field = f"listener[{runtime.name}].{number}.filters[{len(chain.config.rbac)}]"
+                table = tables.inline(route, field)
+            if table is not chain.http.table:
+                return False
+        if chain.tcp is not None and any(clusters.get(name) is not c for name, c in chain.tcp.clusters):
+            return False
+    return True
