@@ -86,7 +86,8 @@ def remove_network(
 
 def apply_pod(plan: PodPlan, path: Path, nft: Nft) -> None:
     """Make the pod's namespace and everything in it. The rules are in force before its first link is up."""
-    _with_links(lambda links: _remove_leftover(links, plan))
+    # Left over when the state directory was wiped while something kept the old namespace alive.
+    _with_links(lambda links: links.delete(plan.veth.host_name))
     namespace.create(path)
 
     def prepare() -> None:
@@ -119,16 +120,6 @@ def remove_pod(host_interface: str, path: Path) -> None:
 def has_link(name: str) -> bool:
     """Whether this namespace has a link of that name."""
     return _with_links(lambda links: links.find(name) is not None)
-
-
-def _remove_leftover(links: Links, plan: PodPlan) -> None:
-    # Links outlive their record when the state directory is wiped; the alias proves whose they are.
-    link = links.find(plan.veth.host_name)
-    if link is None:
-        return
-    if link.alias != plan.veth.alias:
-        raise NetnsError(f"link {link.name} exists and is not ours; remove it or choose another pod name")
-    links.delete(link.name)
 
 
 def _with_links(function: Callable[[Links], T]) -> T:

@@ -13,7 +13,7 @@ It must not know how rules are written or loaded.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address
 from typing import Literal
 
 from netns.rules import Chain, Key, Match, Rule, Table, Verdict
@@ -113,12 +113,16 @@ def _ports(ports: Iterable[int]) -> Match:
 
 
 def _excluded(side: Literal["saddr", "daddr"], networks: tuple[Network, ...], reason: str) -> list[Rule]:
-    keys: tuple[tuple[int, Key], ...] = (
-        ((4, "ip saddr"), (6, "ip6 saddr")) if side == "saddr" else ((4, "ip daddr"), (6, "ip6 daddr"))
+    v4: Key = "ip saddr" if side == "saddr" else "ip daddr"
+    v6: Key = "ip6 saddr" if side == "saddr" else "ip6 daddr"
+    # nft refuses a set whose ranges overlap.
+    ranges: tuple[tuple[Key, Iterable[Network]], ...] = (
+        (v4, collapse_addresses(n for n in networks if isinstance(n, IPv4Network))),
+        (v6, collapse_addresses(n for n in networks if isinstance(n, IPv6Network))),
     )
     rules = []
-    for version, key in keys:
-        values = tuple(sorted({str(network) for network in networks if network.version == version}))
+    for key, merged in ranges:
+        values = tuple(map(str, merged))
         if values:
             rules.append(Rule((Match(key, values),), _RETURN, reason))
     return rules

@@ -79,12 +79,13 @@ class Links:
                     "add",
                     ifname=veth.host_name,
                     kind="veth",
-                    ifalias=veth.alias,
                     master=bridge.index,
                     mtu=veth.mtu,
                     state="up",
                     peer={"ifname": veth.name, "address": veth.mac, "mtu": veth.mtu, "net_ns_fd": fd},
                 )
+                # The kernel takes no alias in the request that makes a link.
+                self._netlink.link("set", index=self._index(veth.host_name), ifalias=veth.alias)
         finally:
             os.close(fd)
 

@@ -60,7 +60,7 @@ class Bridge:
 class Veth:
     """A pair of links: ``host_name`` is a port of ``bridge``; ``name`` and ``mac`` are the pod's end.
 
-    ``alias`` is shown by ``ip link`` and tells the pair from one that somebody else made.
+    ``alias`` is for readers of ``ip link``.
     """
 
     host_name: str

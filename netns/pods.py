@@ -45,9 +45,9 @@ DEFAULT_NETNS_DIR = Path("/run/netns")
 class Pod:
     """A pod on this host.
 
-    ``state``: ``ready``; ``gone`` when its namespace or link has vanished (a reboot); ``incomplete`` when adding it
-    was cut off. In both of the latter, delete it or add it again. ``resolv_conf`` and ``hosts`` are files that its
-    processes see in /etc.
+    ``state``: ``ready``; ``gone`` when its namespace or link has vanished (a reboot); ``incomplete`` when adding
+    it was cut off (without addresses then). In both of the latter, delete it or add it again. ``resolv_conf`` and
+    ``hosts`` are files that its processes see in /etc.
     """
 
     name: str
@@ -176,44 +176,45 @@ class PodManager:
     def _make(self, spec: PodSpec, path: Path, nft: Nft) -> Pod:
         network = self._choose_network()
         host_plan = plan_network(network)
+        # First of all, so that whatever a crash leaves behind is reached by deleting the pod.
+        self._store.put_pod(PodRecord(spec, network.name, (), path, complete=False))
         if self._store.network(network.name) is None:
             bridge_missing, addresses_missing = apply.missing_on_host(host_plan)
             self._store.put_network(NetworkRecord(network, bridge_missing, addresses_missing))
         addresses = self._ipam(network).allocate(spec.name, spec.addresses)
-        record = PodRecord(spec, network.name, addresses, path, complete=False)
-        self._store.put_pod(record)
         plan = plan_pod(network, spec, addresses, str(path))
         apply.apply_network(host_plan, nft)
         apply.apply_pod(plan, path, nft)
         for file, text in (("resolv.conf", plan.resolv_conf), ("hosts", plan.hosts)):
             if text is not None:
                 self._store.put_pod_file(spec.name, file, text)
-        complete = dataclasses.replace(record, complete=True)
+        complete = PodRecord(spec, network.name, addresses, path, complete=True)
         self._store.put_pod(complete)
         return self._pod(complete)
 
     def _tear_down(self, name: str, nft: Nft) -> None:
         record = self._store.pod(name)
-        if record is not None:
-            apply.remove_pod(host_interface(str(record.netns_path)), record.netns_path)
-            network = self._store.network(record.network)
-            if network is not None:
-                self._ipam(network.spec).release(name)
-            self._store.remove_pod(name)
-        in_use = {pod.network for pod in self._store.pods()}
-        for unused in self._store.networks():
-            # More than this pod's own network: adding may have been cut off before the pod was on record.
-            if unused.spec.name in in_use:
-                continue
-            apply.remove_network(
-                unused.spec.bridge,
-                TABLE,
-                owns_bridge=unused.owns_bridge,
-                owns_addresses=unused.owns_addresses,
-                nft=nft,
-            )
-            self._ipam(unused.spec).forget()
-            self._store.remove_network(unused.spec.name)
+        if record is None:
+            return
+        apply.remove_pod(host_interface(str(record.netns_path)), record.netns_path)
+        network = self._store.network(record.network)
+        if network is not None:
+            self._ipam(network.spec).release(name)
+            others = (pod for pod in self._store.pods() if pod.spec.name != name)
+            if all(pod.network != record.network for pod in others):
+                self._tear_down_network(network, nft)
+        self._store.remove_pod(name)
+
+    def _tear_down_network(self, network: NetworkRecord, nft: Nft) -> None:
+        apply.remove_network(
+            network.spec.bridge,
+            TABLE,
+            owns_bridge=network.owns_bridge,
+            owns_addresses=network.owns_addresses,
+            nft=nft,
+        )
+        self._ipam(network.spec).forget()
+        self._store.remove_network(network.spec.name)
 
     def _choose_network(self) -> NetworkSpec:
         given = self._network or default_network()

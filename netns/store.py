@@ -2,10 +2,10 @@
 
 So a crash at any moment leaves a record of whatever may be left in the kernel. It must not touch the kernel.
 
-    <state dir>/lock                      held while anything is added or deleted
-    <state dir>/networks/<name>.json      the network, and which parts of it are ours to remove
-    <state dir>/networks/<name>.ipam.json its addresses in use
-    <state dir>/pods/<name>/pod.json      the pod; beside it its resolv.conf and hosts, when it has them
+    <state dir>/lock                          held while anything is added or deleted
+    <state dir>/networks/<name>/network.json  the network, and which parts of it are ours to remove
+    <state dir>/networks/<name>/ipam.json     its addresses in use
+    <state dir>/pods/<name>/pod.json          the pod; beside it its resolv.conf and hosts, when it has them
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Store:
 
     def ipam_path(self, network: str) -> Path:
         """Where the network's addresses in use are kept."""
-        return self._root / "networks" / f"{network}.ipam.json"
+        return self._root / "networks" / network / "ipam.json"
 
     def pod_directory(self, name: str) -> Path:
         """The directory of the pod's files."""
@@ -77,8 +77,7 @@ class Store:
 
     def networks(self) -> tuple[NetworkRecord, ...]:
         """All networks in use, by name."""
-        paths = sorted((self._root / "networks").glob("*.json"))
-        names = [path.name.removesuffix(".json") for path in paths if not path.name.endswith(".ipam.json")]
+        names = sorted(path.parent.name for path in (self._root / "networks").glob("*/network.json"))
         return tuple(record for record in map(self.network, names) if record is not None)
 
     def put_network(self, record: NetworkRecord) -> None:
@@ -122,7 +121,7 @@ class Store:
             shutil.rmtree(directory)
 
     def _network_path(self, name: str) -> Path:
-        return self._root / "networks" / f"{name}.json"
+        return self._root / "networks" / name / "network.json"
 
 
 def _network_record(content: dict[str, Any]) -> NetworkRecord:
