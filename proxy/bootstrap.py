@@ -8,18 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import yaml
 from envoy.config.bootstrap.v3 import bootstrap_pb2
 from google.protobuf import json_format
 
-from proxy.model.address import SocketAddress
 from proxy.model.config import Admin, Config, ConfigError
 from proxy.xds.decode import address as decode_address
 from proxy.xds.decode import cluster, fields, listener, tls
 
-T = TypeVar("T")
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+T = TypeVar("T", bound=_Named)
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 100
@@ -60,7 +65,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            event = self.get_event()
+            event = self.peek_event()
             raise ConfigError(f"line {event.start_mark.line + 1}", "YAML aliases are not accepted here")
         return super().compose_node(parent, index)
 
@@ -78,7 +83,7 @@ def load(path: Path) -> Bootstrap:
     if path.stat().st_size > MAX_BYTES:
         raise ConfigError(str(path), f"is larger than {MAX_BYTES} bytes")
     try:
-        document = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
+        document = yaml.load(path.read_text("utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(str(path), f"is neither YAML nor JSON: {error}") from error
     return parse(document)
@@ -99,7 +104,10 @@ def parse(document: Any) -> Bootstrap:
     admin = None
     if message.HasField("admin"):
         fields.check(message.admin, "admin", _KNOWN_ADMIN)
-        admin = Admin(_admin_address(message.admin))
+        admin = Admin(decode_address.address(message.admin.address, "admin.address"))
+    for index, made in enumerate(static.listeners):
+        # Envoy lets static listeners be without a name and gives them one.
+        made.name = made.name or f"listener_{index}"
     config = Config(
         version="static",
         listeners=_by_name([listener.listener(m) for m in static.listeners], "listeners"),
@@ -109,15 +117,10 @@ def parse(document: Any) -> Bootstrap:
     return Bootstrap(config, admin, message)
 
 
-def _admin_address(message: Any) -> SocketAddress:
-    return decode_address.socket_address(message.address, "admin.address")
-
-
 def _by_name(resources: list[T], what: str) -> dict[str, T]:
     named: dict[str, T] = {}
     for index, resource in enumerate(resources):
-        # Envoy lets static listeners be without a name and gives them one.
-        name = getattr(resource, "name", "") or f"{what}[{index}]"
+        name: str = resource.name
         if name in named:
             raise ConfigError(f"static_resources.{what}[{index}]", f"the name {name!r} is there twice")
         named[name] = resource

@@ -1,0 +1,77 @@
+"""Envoy's ``/clusters`` page: limits of each cluster and the state of each host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from proxy.cluster.cluster import Cluster
+from proxy.cluster.host import Host
+
+
+def clusters_text(clusters: Iterable[Cluster]) -> str:
+    """``cluster::key::value`` and ``cluster::host::key::value`` lines, as Envoy prints them."""
+    lines: list[str] = []
+    for cluster in sorted(clusters, key=lambda c: c.name):
+        limits = cluster.breaker.limits
+        name = cluster.name
+        lines.append(f"{name}::observability_name::{cluster.config.alt_stat_name or name}")
+        for key in ("max_connections", "max_pending_requests", "max_requests", "max_retries"):
+            lines.append(f"{name}::default_priority::{key}::{getattr(limits, key)}")
+        lines.append(f"{name}::added_via_api::{str(cluster.config.type != 'STATIC').lower()}")
+        for host in cluster.hosts:
+            lines.extend(f"{name}::{host.label}::{key}::{value}" for key, value in host_facts(host))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def host_facts(host: Host) -> list[tuple[str, object]]:
+    """What there is to say of a host, under Envoy's names."""
+    return [
+        ("cx_active", host.cx_active),
+        ("rq_active", host.active),
+        ("rq_error", host.rq_error),
+        ("rq_success", host.rq_success),
+        ("rq_total", host.rq_total),
+        ("hostname", host.hostname),
+        ("health_flags", health_flags(host)),
+        ("weight", host.weight),
+        ("priority", host.priority),
+        ("transport_socket", "tls" if host.tls is not None else "raw_buffer"),
+    ]
+
+
+def health_flags(host: Host) -> str:
+    """``healthy``, or Envoy's flags for what is wrong."""
+    if not host.healthy:
+        return "/failed_eds_health"
+    return "/degraded_eds_health" if host.degraded else "healthy"
+
+
+def clusters_json(clusters: Iterable[Cluster]) -> dict[str, Any]:
+    """Envoy's ``admin.v3.Clusters``."""
+    return {
+        "cluster_statuses": [
+            {
+                "name": cluster.name,
+                "added_via_api": cluster.config.type != "STATIC",
+                "host_statuses": [
+                    {
+                        "address": {
+                            "socket_address": {"address": host.address[0], "port_value": host.address[1]}
+                        },
+                        "hostname": host.hostname,
+                        "weight": host.weight,
+                        "priority": host.priority,
+                        "health_status": {"eds_health_status": "HEALTHY" if host.healthy else "UNHEALTHY"},
+                        "stats": [
+                            {"name": key, "value": str(value)}
+                            for key, value in host_facts(host)
+                            if isinstance(value, int) and key not in ("weight", "priority")
+                        ],
+                    }
+                    for host in cluster.hosts
+                ],
+            }
+            for cluster in sorted(clusters, key=lambda c: c.name)
+        ]
+    }
