@@ -61,13 +61,7 @@ class Bootstrap:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what makes small files large or ambiguous: aliases and repeated keys."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise ConfigError(f"line {event.start_mark.line + 1}", "YAML aliases are not accepted here")
-        return super().compose_node(parent, index)
+    """Refuses repeated keys, of which only the last would count."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -83,7 +77,12 @@ def load(path: Path) -> Bootstrap:
     if path.stat().st_size > MAX_BYTES:
         raise ConfigError(str(path), f"is larger than {MAX_BYTES} bytes")
     try:
-        document = yaml.load(path.read_text("utf-8"), _Loader)
+        text = path.read_text("utf-8")
+        for token in yaml.scan(text):
+            if isinstance(token, yaml.AliasToken):
+                # A few nested aliases make gigabytes of a small file.
+                raise ConfigError(f"{path}:{token.start_mark.line + 1}", "YAML aliases are not accepted")
+        document = yaml.load(text, _Loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(str(path), f"is neither YAML nor JSON: {error}") from error
     return parse(document)
