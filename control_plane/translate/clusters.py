@@ -11,7 +11,7 @@ from typing import Any
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
 from envoy.config.core.v3 import address_pb2, socket_option_pb2
-from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from google.protobuf import struct_pb2
 from xds.type.v3 import typed_struct_pb2
 
@@ -55,8 +55,6 @@ def service_cluster(
     elif service.resolution is Resolution.DNS:
         cluster.type = cluster_pb2.Cluster.STRICT_DNS
         cluster.load_assignment.CopyFrom(load_assignment(cluster.name, endpoints))
-        cluster.dns_refresh_rate.CopyFrom(duration(settings.dns_refresh_rate))
-        cluster.respect_dns_ttl = True
         cluster.dns_lookup_family = cluster_pb2.Cluster.V4_PREFERRED
     else:
         cluster.cluster_type.CopyFrom(_srv(service, port, settings))
@@ -139,10 +137,10 @@ def local_cluster(name: str, endpoint: HostPort, mark: int, settings: MeshSettin
         endpoint_pb2.ClusterLoadAssignment(
             cluster_name=name,
             endpoints=[
-                endpoint_pb2.LocalityLbEndpoints(
+                endpoint_components_pb2.LocalityLbEndpoints(
                     lb_endpoints=[
-                        endpoint_pb2.LbEndpoint(
-                            endpoint=endpoint_pb2.Endpoint(
+                        endpoint_components_pb2.LbEndpoint(
+                            endpoint=endpoint_components_pb2.Endpoint(
                                 address=socket_address(endpoint.host, endpoint.port)
                             )
                         )

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from envoy.config.core.v3 import base_pb2
-from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from google.protobuf import struct_pb2
 
 from control_plane.registry.service import MeshEndpoint
@@ -34,7 +34,7 @@ def load_assignment(name: str, endpoints: Iterable[MeshEndpoint]) -> Any:
 def _locality(place: str, endpoints: list[MeshEndpoint]) -> Any:
     region, _, rest = place.partition("/")
     zone, _, sub_zone = rest.partition("/")
-    return endpoint_pb2.LocalityLbEndpoints(
+    return endpoint_components_pb2.LocalityLbEndpoints(
         locality=base_pb2.Locality(region=region, zone=zone, sub_zone=sub_zone),
         lb_endpoints=[_endpoint(endpoint) for endpoint in endpoints],
         load_balancing_weight=uint32(sum(endpoint.weight for endpoint in endpoints)),
@@ -43,8 +43,8 @@ def _locality(place: str, endpoints: list[MeshEndpoint]) -> Any:
 
 def _endpoint(endpoint: MeshEndpoint) -> Any:
     metadata = base_pb2.Metadata(filter_metadata={MATCH_METADATA: TLS_MODE}) if endpoint.sidecar else None
-    return endpoint_pb2.LbEndpoint(
-        endpoint=endpoint_pb2.Endpoint(address=socket_address(endpoint.address, endpoint.port)),
+    return endpoint_components_pb2.LbEndpoint(
+        endpoint=endpoint_components_pb2.Endpoint(address=socket_address(endpoint.address, endpoint.port)),
         metadata=metadata,
         load_balancing_weight=uint32(endpoint.weight),
     )

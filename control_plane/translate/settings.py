@@ -21,7 +21,6 @@ class MeshSettings:
     outbound_policy: Literal["ALLOW_ANY", "REGISTRY_ONLY"] = "ALLOW_ANY"
     access_log: str = "/dev/stdout"
     connect_timeout: float = 10.0
-    dns_refresh_rate: float = 60.0
     dns_resolvers: tuple[str, ...] = ()
     srv_min_ttl: float = 1.0
     srv_max_ttl: float = 300.0
