@@ -24,6 +24,9 @@ _COMMANDS = {
     "control-plane": _Lazy("control_plane.cli.control_plane_cmd:control_plane", "Run the control plane."),
     "delete": _Lazy("control_plane.cli.delete_cmd:delete", "Delete objects."),
     "demo": _Lazy("control_plane.cli.demo.command:demo", "Watch a whole mesh at work on this machine."),
+    "envoy-bootstrap": _Lazy(
+        "control_plane.cli.envoy_cmd:envoy_bootstrap", "Let a real Envoy take a sidecar's place."
+    ),
     "get": _Lazy("control_plane.cli.get_cmd:get", "Show objects."),
     "history": _Lazy("control_plane.cli.history_cmd:history", "Show who changed what and when."),
     "pod": _Lazy("control_plane.cli.pod:pod", "Make and remove pods (network namespaces)."),

@@ -1,1 +1,1 @@
-"""TODO"""
+"""A small authoritative DNS server. ``zone`` answers questions (pure); ``server`` speaks UDP and TCP."""
