@@ -95,7 +95,19 @@ def renew(
     except (OSError, ssl.SSLError) as error:
         raise EnrolmentError(PROTOCOL, f"{identity_file}: {error}", retryable=False) from error
     body = {"csr": csr_pem}
-    return _issued(_exchange(server, "POST", CERTIFICATES_PATH, context, trust_domain, mark, deadline, body))
+    try:
+        answer = _exchange(server, "POST", CERTIFICATES_PATH, context, trust_domain, mark, deadline, body)
+    except EnrolmentError as error:
+        if isinstance(error.__cause__, ssl.SSLEOFError | ConnectionResetError | BrokenPipeError):
+            # asyncio servers close on a failed handshake without sending the alert that would say why.
+            raise EnrolmentError(
+                UNTRUSTED,
+                f"{error}; the server may have refused the client certificate in {identity_file}: "
+                "expired by its clock, or of another mesh",
+                retryable=True,
+            ) from error
+        raise
+    return _issued(answer)
 
 
 def control_plane_context(bundle: TrustBundle, identity_file: Path | None = None) -> ssl.SSLContext:

@@ -411,6 +411,20 @@ async def test_who_has_no_svid_of_this_mesh_renews_nothing(
     assert not [record for record in server.ca.log() if record["attestation"] == "renewal"]
 
 
+async def test_a_handshake_refused_without_a_word_is_explained(start: Start, tmp_path: Path) -> None:
+    server = await start()
+    pair = pki.make(
+        signer=pki.make_ca(not_after=now() + timedelta(days=1)), not_after=now() + timedelta(hours=1)
+    )
+    path = tmp_path / "foreign.pem"
+    path.write_bytes(pair.key_pem + pair.pem.encode())
+    with pytest.raises(
+        EnrolmentError, match=r"may have refused the client certificate in .*foreign\.pem"
+    ) as caught:
+        await renew(server, path)
+    assert (caught.value.reason, caught.value.retryable) == (enrolment.UNTRUSTED, True)
+
+
 async def test_the_server_certificate_rotates_under_its_clients(start: Start, tmp_path: Path) -> None:
     server = await start()
     path = await identity_file(server, tmp_path / "web.pem")
