@@ -12,7 +12,7 @@ from proxy.tls.store import SecretStore
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """``max_connections``: accepted at once over all listeners, more are closed at once (``downstream_cx_overflow``)."""
+    """``max_connections``: open at one time over all listeners; more are closed (``downstream_cx_overflow``)."""
 
     max_connections: int = 10_000
     reuse_port: bool = False
@@ -20,7 +20,10 @@ class WorkerOptions:
 
 
 class Worker:
-    """``start`` opens the listeners of ``hub.current`` and follows its swaps; every method runs in the worker's loop."""
+    """One loop's data path: it opens the listeners of ``hub.current`` and follows its swaps.
+
+    Every method runs in the worker's loop.
+    """
 
     def __init__(
         self, hub: Hub, secrets: SecretStore, log_files: LogFiles, options: WorkerOptions | None = None

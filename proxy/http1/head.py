@@ -99,7 +99,9 @@ class Head:
             return ()
         if b", " not in joined and b"; " not in joined:
             return (joined,)
-        return tuple(value for field, value in _find_fields(self.raw[self.fields_at :]) if field.lower() == name)
+        return tuple(
+            value for field, value in _find_fields(self.raw[self.fields_at :]) if field.lower() == name
+        )
 
     @property
     def request_id(self) -> bytes | None:

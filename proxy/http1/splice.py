@@ -12,8 +12,8 @@ from typing import Final
 
 from proxy.http1.head import NOMINATED, Head, connection_options
 
-HOP_BY_HOP: Final = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade"))
-"""Fields that are about one connection (RFC 9110 section 7.6.1). ``transfer-encoding`` stays: framing is passed on."""
+HOP_BY_HOP: Final = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"upgrade"))
+"""Fields that are about one connection (RFC 9110 section 7.6.1). ``te`` is looked at apart; framing is passed on."""
 
 NEVER_NOMINATED: Final = frozenset(
     (

@@ -97,8 +97,10 @@ def _finish(context: ssl.SSLContext, common: CommonTls, material: Material, *, r
     context.maximum_version = ssl.TLSVersion[common.tls_maximum]
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.verify_flags |= ssl.VERIFY_X509_STRICT
-    if common.alpn_protocols:
-        context.set_alpn_protocols(list(common.alpn_protocols))
+    # There is no HTTP/2 codec here yet: a peer must not be told that there is.
+    protocols = [protocol for protocol in common.alpn_protocols if protocol != "h2"]
+    if protocols:
+        context.set_alpn_protocols(protocols)
     local_uri = ""
     if material.key_and_chain is not None:
         _load_key_and_chain(context, material.key_and_chain)

@@ -1,0 +1,475 @@
+"""The HTTP/1.1 server connection: heads and body framing in, responses out, one exchange at a time, in order.
+
+It knows no route and no upstream; it holds the client back when somebody behind it cannot keep up. The transport is a
+raw one or a ``TlsConn``; the same object is the protocol of the first and the application of the second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from proxy.http1.chunked import ChunkedBody
+from proxy.http1.errors import ProtocolError
+from proxy.http1.head import CHUNKED, CLOSE, KEEP_ALIVE, Head, scan_request
+from proxy.model.connection import ConnectionInfo
+from proxy.model.reply import Reply
+from proxy.runtime.runtime import FilterChainRuntime, HttpRuntime
+from proxy.stream import local_reply
+from proxy.stream.edge import HttpEdge
+from proxy.stream.exchange import HttpExchange
+from proxy.tls.conn import Transport
+from proxy.upstream.loop_state import LoopState
+from proxy.upstream.pool import Pool
+
+_UPSTREAM, _PIPELINED = 1, 2
+
+
+class Downstream(asyncio.BufferedProtocol):
+    """One client connection. ``keep``: whether it outlives the exchange under way.
+
+    ``on_closed`` is called once, when the connection is gone.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_certificate_line",
+        "_chain",
+        "_chunked",
+        "_closed",
+        "_closing_size",
+        "_cx_stats",
+        "_exchange",
+        "_held",
+        "_http",
+        "_in_dispatch",
+        "_left",
+        "_lingering",
+        "_on_closed",
+        "_requests",
+        "_runtime",
+        "_since",
+        "_started",
+        "_transport",
+        "_tunnel",
+        "_until",
+        "_write_paused",
+        "connection",
+        "edge",
+        "keep",
+        "pool",
+        "proto_line",
+        "state",
+    )
+
+    def __init__(
+        self,
+        state: LoopState,
+        pool: Pool,
+        connection: ConnectionInfo,
+        chain: FilterChainRuntime,
+        edge: HttpEdge,
+        on_closed: Callable[[], None],
+    ) -> None:
+        http = chain.http
+        assert http is not None
+        self.state = state
+        self.pool = pool
+        self.connection = connection
+        self.edge = edge
+        self.keep = True
+        self.proto_line = (
+            b"x-forwarded-proto: https\r\n"
+            if connection.transport_protocol == "tls"
+            else b"x-forwarded-proto: http\r\n"
+        )
+        self._chain = chain
+        self._http: HttpRuntime = http
+        self._cx_stats = http.stats
+        self._runtime = state.hub.current
+        self._on_closed = on_closed
+        self._exchange: HttpExchange | None = None
+        self._buffer = b""
+        self._left = 0
+        self._chunked: ChunkedBody | None = None
+        self._held = 0
+        self._requests = 0
+        self._in_dispatch = False
+        self._write_paused = False
+        self._lingering = False
+        self._tunnel = False
+        self._closed = False
+        self._closing_size = -1
+        self._until = 0.0
+        self._since = self._started = state.now
+        self._certificate_line: bytes | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self._exchange is not None or bool(self._buffer)
+
+    # What the transport does.
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport: Transport = transport
+        stats = self._cx_stats
+        stats.downstream_cx_total += 1
+        stats.downstream_cx_active += 1
+        stats.downstream_cx_http1_total += 1
+        stats.downstream_cx_http1_active += 1
+        if self.connection.transport_protocol == "tls":
+            stats.downstream_cx_ssl_total += 1
+            stats.downstream_cx_ssl_active += 1
+        self.state.connections.add(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.state.buffers.read
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self.state.buffers.read[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        self._http.stats.downstream_cx_rx_bytes_total += len(data)
+        exchange = self._exchange
+        if exchange is None:
+            if self._lingering or self._closed:
+                return
+            self._dispatch(self._buffer + data if self._buffer else data, len(self._buffer))
+        elif self._tunnel:
+            exchange.tunnel_data(data)
+        elif exchange.request_done:
+            self._buffer += data
+            self._hold(_PIPELINED)
+        else:
+            self._request_body(exchange, data)
+
+    def eof_received(self) -> bool:
+        exchange = self._exchange
+        if exchange is not None and self._tunnel:
+            exchange.tunnel_ended()
+            return True
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone(remote=True)
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        if self._exchange is not None:
+            self._http.stats.downstream_flow_control_paused_reading_total += 1
+            self._exchange.downstream_paused()
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        if self._exchange is not None:
+            self._http.stats.downstream_flow_control_resumed_reading_total += 1
+            self._exchange.downstream_resumed()
+        elif self._buffer and not self._in_dispatch and not self._lingering:
+            self._continue()
+
+    # What the exchange asks for.
+
+    def write(self, data: bytes) -> None:
+        if not self._closed:
+            self._http.stats.downstream_cx_tx_bytes_total += len(data)
+            self._transport.write(data)
+
+    def client_certificate_line(self, received: bytes | None) -> bytes:
+        """The ``x-forwarded-client-cert`` line for the upstream, "" = none."""
+        line = self._certificate_line
+        if line is None or received is not None:
+            value = self._http.forwarded_client_cert(self.connection, received)
+            line = b"" if value is None else b"x-forwarded-client-cert: " + value + b"\r\n"
+            if received is None:
+                self._certificate_line = line
+        return line
+
+    def hold_for_upstream(self) -> None:
+        """Read no more of the request for now."""
+        self._hold(_UPSTREAM)
+
+    def release_for_upstream(self) -> None:
+        self._release(_UPSTREAM)
+
+    def start_tunnel(self) -> None:
+        """From now on bytes are passed on as they come; those that came early go first."""
+        self._tunnel = True
+        early = self._buffer
+        self._buffer = b""
+        self._release(_PIPELINED)
+        exchange = self._exchange
+        if early and exchange is not None:
+            exchange.tunnel_data(early)
+
+    def exchange_done(self, exchange: HttpExchange) -> None:
+        """The exchange is over and its response (if any) written."""
+        self._exchange = None
+        self._chunked = None
+        if self._closed:
+            return
+        self._since = self.state.now
+        self._release(_UPSTREAM)
+        if not self.keep or self._tunnel or not exchange.request_done:
+            self._end(linger=not exchange.request_done or bool(self._buffer))
+        elif not self._in_dispatch:
+            self._continue()
+
+    def drain(self) -> None:
+        """End after the exchange under way, or now if there is none."""
+        self.keep = False
+        if not self.busy and not self._lingering:
+            self._http.stats.downstream_cx_drain_close += 1
+            self.close()
+
+    def close(self) -> None:
+        """Close when everything written is sent."""
+        if not self._closed and self._closing_size < 0:
+            self._closing_size = 1 << 62
+            self._until = self.state.now + (self._http.config.delayed_close_timeout or 1.0)
+            self._lingering = True
+            self._http.stats.downstream_cx_destroy_local += 1
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close now; what was not sent is lost."""
+        if not self._closed:
+            self._transport.abort()
+            self._gone(remote=False)
+
+    def runtime_changed(self) -> None:
+        """A new snapshot is in force: end an idle connection that it does not allow any more."""
+        if self._exchange is None and not self._lingering and not self._rebind():
+            self.close()
+
+    def sweep(self, now: float) -> None:
+        """Look at the connection's own deadlines. ``now`` is the loop's time."""
+        if self._lingering:
+            self._sweep_closing(now)
+            return
+        config = self._http.config
+        if config.max_connection_duration and now - self._started >= config.max_connection_duration:
+            self._http.stats.downstream_cx_max_duration_reached += 1
+            self.drain()
+        if self._exchange is not None:
+            return
+        idle = now - self._since
+        if self._buffer and not self._write_paused:
+            if self._http.request_headers_timeout and idle >= self._http.request_headers_timeout:
+                self._http.stats.downstream_rq_header_timeout += 1
+                self._refuse(local_reply.REQUEST_HEADER_TIMEOUT)
+        elif self._http.idle_timeout and idle >= self._http.idle_timeout:
+            self._http.stats.downstream_cx_idle_timeout += 1
+            self.close()
+
+    # Requests.
+
+    def _continue(self) -> None:
+        """Go on with what came while an exchange was under way."""
+        data = self._buffer
+        if not data:
+            self._release(_PIPELINED)
+        elif not self._write_paused:
+            self._buffer = b""
+            self._release(_PIPELINED)
+            self._dispatch(data, 0)
+
+    def _dispatch(self, data: bytes, seen: int) -> None:
+        """Start the requests in ``data`` one after the other, as long as each is answered at once."""
+        self._buffer = b""
+        if self._runtime is not self.state.hub.current and not self._rebind():
+            self.close()
+            return
+        http = self._http
+        at = 0
+        self._in_dispatch = True
+        try:
+            while True:
+                try:
+                    head = scan_request(
+                        data,
+                        at,
+                        seen=seen,
+                        max_bytes=http.max_request_headers_bytes,
+                        max_fields=http.max_headers_count,
+                    )
+                    if head is None:
+                        if at or not seen:
+                            self._since = self.state.now
+                        self._buffer = data[at:] if at else data
+                        return
+                    at = self._start(http, head, data)
+                except ProtocolError as error:
+                    http.stats.downstream_cx_protocol_error += 1
+                    self._refuse(local_reply.malformed(error))
+                    return
+                seen = 0
+                if self._exchange is not None or self._closed or self._lingering:
+                    if at < len(data) and not self._lingering:
+                        self._keep_early(data[at:])
+                    return
+                if at == len(data):
+                    return
+                if self._write_paused:
+                    self._buffer = data[at:]
+                    self._hold(_PIPELINED)
+                    return
+        finally:
+            self._in_dispatch = False
+
+    def _keep_early(self, rest: bytes) -> None:
+        """Bytes after the request under way: the next request, or (early) the first bytes of a tunnel."""
+        self._buffer = rest
+        self._hold(_PIPELINED)
+
+    def _start(self, http: HttpRuntime, head: Head, data: bytes) -> int:
+        """Begin one exchange; where in ``data`` its request ends. Raises ``ProtocolError``."""
+        flags = head.flags
+        end = head.end
+        body = b""
+        payload = 0
+        done = True
+        if flags & CHUNKED:
+            chunked = ChunkedBody()
+            body, end = chunked.feed(data, end)
+            payload = chunked.payload
+            done = chunked.done
+            self._chunked = chunked
+        elif head.length > 0:
+            payload = min(head.length, len(data) - end)
+            body = data[end : end + payload]
+            end += payload
+            self._left = head.length - payload
+            done = not self._left
+            self._chunked = None
+        self._requests += 1
+        keep = not flags & CLOSE if head.minor else bool(flags & KEEP_ALIVE)
+        limit = http.config.max_requests_per_connection
+        if limit and self._requests >= limit:
+            http.stats.downstream_cx_max_requests_reached += 1
+            keep = False
+        self.keep = keep and not self.state.draining and self.keep
+        self._exchange = exchange = HttpExchange(self, http, head, done)
+        exchange.run(body, payload)
+        return end
+
+    def _request_body(self, exchange: HttpExchange, data: bytes) -> None:
+        chunked = self._chunked
+        if chunked is None:
+            size = len(data)
+            left = self._left
+            if size > left:
+                self._keep_early(data[left:])
+                data = data[:left]
+                size = left
+            self._left = left = left - size
+            exchange.request_body(data, size, not left)
+            return
+        before = chunked.payload
+        try:
+            piece, end = chunked.feed(data)
+        except ProtocolError as error:
+            exchange.fail_request(error)
+            return
+        if chunked.done and end < len(data):
+            self._keep_early(data[end:])
+        exchange.request_body(piece, chunked.payload - before, chunked.done)
+
+    def _refuse(self, reply: Reply) -> None:
+        """Answer bytes that are no request, log it, close."""
+        self._buffer = b""
+        self.keep = False
+        exchange = HttpExchange(self, self._http, _no_head(), False)
+        self._exchange = exchange
+        self._http.stats.downstream_rq_total += 1
+        self._http.stats.downstream_rq_active += 1
+        exchange.reply(reply)
+
+    def _rebind(self) -> bool:
+        """Follow a configuration swap; false if this connection may not go on."""
+        runtime = self.state.hub.current
+        self._runtime = runtime
+        chain = runtime.rebind(self._chain, self.connection)
+        if chain is None:
+            # Its listener is gone: it may finish. Its listener goes on with other rules for it: it may not.
+            self.keep = False
+            return self.connection.listener not in runtime.listeners
+        if chain is not self._chain:
+            assert chain.http is not None
+            for judge in chain.network_filters:
+                if judge(self.connection) is not None:
+                    return False
+            self._chain = chain
+            self._http = chain.http
+            self.edge = self.state.edge(chain.http, HttpEdge)
+            self._certificate_line = None
+        return True
+
+    # Holding back and ending.
+
+    def _hold(self, reason: int) -> None:
+        if not self._held and not self._closed:
+            self._transport.pause_reading()
+        self._held |= reason
+
+    def _release(self, reason: int) -> None:
+        if self._held & reason:
+            self._held &= ~reason
+            if not self._held and not self._closed and not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def _end(self, *, linger: bool) -> None:
+        """Close. With ``linger`` the client may still be sending: a reset would take the response from it, so its
+        bytes are read and thrown away for a while (Envoy's ``delayed_close_timeout``)."""
+        self._buffer = b""
+        if not linger:
+            self.close()
+            return
+        self._lingering = True
+        self._until = self.state.now + (self._http.config.delayed_close_timeout or 1.0)
+        self._release(_PIPELINED | _UPSTREAM)
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def _sweep_closing(self, now: float) -> None:
+        if now < self._until or self._closed:
+            return
+        size = self._transport.get_write_buffer_size()
+        if 0 < size < self._closing_size:
+            # The client is slow but reads: it gets another period.
+            self._closing_size = size
+            self._until = now + (self._http.config.delayed_close_timeout or 1.0)
+            return
+        self._http.stats.downstream_cx_delayed_close_timeout += 1
+        self.abort()
+
+    def _gone(self, *, remote: bool) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        stats = self._cx_stats
+        stats.downstream_cx_active -= 1
+        stats.downstream_cx_http1_active -= 1
+        stats.downstream_cx_destroy += 1
+        stats.downstream_cx_destroy_remote += remote
+        if self.connection.transport_protocol == "tls":
+            stats.downstream_cx_ssl_active -= 1
+        self.state.connections.discard(self)
+        exchange = self._exchange
+        if exchange is not None:
+            stats.downstream_cx_destroy_remote_active_rq += remote
+            exchange.downstream_lost(remote=remote)
+        self._buffer = b""
+        self._on_closed()
+
+
+def _no_head() -> Head:
+    """What stands for a head that could not be read."""
+    head = Head()
+    head.method = head.target = head.raw = b""
+    head.status = head.flags = head.end = head.fields_at = 0
+    head.minor = 1
+    head.length = -1
+    head.host = None
+    head.names = {}
+    return head

@@ -1,0 +1,641 @@
+"""One request and its response: routing, policy, attempts, streaming both ways, timeouts, the log line.
+
+No task, future or timer is made for it. Bytes come from ``downstream`` and from the upstream connection; every way
+out goes through ``_finish``, once. What the client is told on errors is decided in ``local_reply``.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from proxy.cluster.cluster import Cluster
+from proxy.cluster.host import Host
+from proxy.http1.chunked import LAST_CHUNK, chunk
+from proxy.http1.errors import ProtocolError
+from proxy.http1.head import CHUNKED, EXPECT, UPGRADE, Head
+from proxy.model.connection import Address, ConnectionInfo
+from proxy.model.reply import Reply
+from proxy.runtime.entry import RouteEntry, Target
+from proxy.runtime.runtime import HttpRuntime
+from proxy.stream import local_reply
+from proxy.stream.authority import resolve
+from proxy.upstream.connection import UpstreamConnection
+from proxy.upstream.retry import CONNECT_FAILURES, RetryState
+
+if TYPE_CHECKING:
+    from proxy.stream.downstream import Downstream
+
+MAX_REPLAY: Final = 64 * 1024
+"""Bytes of a request kept so that it can be sent again; a longer one is tried once."""
+
+_CLOSING: Final = frozenset(
+    ("missing_host_header", "path_normalization_failed", "upgrade_failed", "request_header_timeout")
+)
+"""Details of replies after which Envoy closes: the client and the proxy may not mean the same by what follows."""
+
+monotonic = time.monotonic
+
+
+class HttpExchange:
+    """The state of one request. The attributes up to ``protocol`` are what filters and log operators read
+    (``proxy.model.exchange.Exchange``)."""
+
+    __slots__ = (
+        "_breaker_held",
+        "_deadline",
+        "_idle_timeout",
+        "_last",
+        "_rechunk",
+        "_replay",
+        "_responded",
+        "_retry",
+        "_retrying",
+        "_try_deadline",
+        "_upstream",
+        "_waiting",
+        "attempts",
+        "bytes_received",
+        "bytes_sent",
+        "cluster",
+        "connection",
+        "continued",
+        "dechunk",
+        "details",
+        "done",
+        "down",
+        "end",
+        "first_upstream_rx",
+        "first_upstream_tx",
+        "flags",
+        "head",
+        "host",
+        "host_changed",
+        "http",
+        "is_head",
+        "path",
+        "protocol",
+        "request_done",
+        "request_end",
+        "request_id",
+        "response",
+        "route",
+        "start",
+        "start_wall",
+        "status",
+        "target",
+        "target_changed",
+        "tunnel",
+        "upgrade",
+        "upstream_failure_reason",
+        "upstream_local",
+        "upstream_principal",
+    )
+
+    def __init__(self, down: Downstream, http: HttpRuntime, head: Head, request_done: bool) -> None:
+        self.down = down
+        self.http = http
+        self.head = head
+        self.connection: ConnectionInfo = down.connection
+        self.request_done = request_done
+        self.response: Head | None = None
+        self.path = b""
+        self.route: RouteEntry | None = None
+        self.target: Target | None = None
+        self.cluster: Cluster | None = None
+        self.host: Host | None = None
+        self.upstream_local: Address | None = None
+        self.upstream_principal = ""
+        self.start_wall = time.time()
+        self.start = monotonic()
+        self.request_end = self.start if request_done else 0.0
+        self.first_upstream_tx = 0.0
+        self.first_upstream_rx = 0.0
+        self.end = 0.0
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.status = 0
+        self.flags = ""
+        self.details = ""
+        self.request_id = b""
+        self.attempts = 0
+        self.upstream_failure_reason = ""
+        self.protocol = "HTTP/1.1" if head.minor else "HTTP/1.0"
+        self.is_head = head.method == b"HEAD"
+        self.dechunk = not head.minor
+        self.upgrade = False
+        self.tunnel = False
+        self.continued = False
+        self.host_changed = False
+        self.target_changed = False
+        self.done = False
+        self._upstream: UpstreamConnection | None = None
+        self._waiting = False
+        self._replay = b""
+        self._retry: RetryState | None = None
+        self._retrying = False
+        self._breaker_held = False
+        self._responded = False
+        self._rechunk = False
+        self._deadline = inf
+        self._try_deadline = inf
+        self._idle_timeout = http.stream_idle_timeout
+        self._last = down.state.now
+
+    # The way of a request.
+
+    def run(self, body: bytes, payload: int) -> None:
+        """Take the request as far as it goes; ``body`` is what of it has come (framed), ``payload`` its size."""
+        self.bytes_received = payload
+        down = self.down
+        http = self.http
+        head = self.head
+        stats = http.stats
+        stats.downstream_rq_total += 1
+        stats.downstream_rq_active += 1
+        stats.downstream_rq_http1_total += 1
+        down.state.exchanges.add(self)
+        if not head.minor and not http.config.accept_http_10:
+            self.reply(local_reply.LOW_VERSION)
+            return
+        try:
+            target = resolve(head)
+        except ProtocolError as error:
+            self.fail_request(error)
+            return
+        if isinstance(target, Reply):
+            if target is local_reply.CONNECT_REFUSED:
+                down.keep = False
+            self.reply(target)
+            return
+        self.host_changed = target is not head.target
+        normal = http.normalize(target)
+        if isinstance(normal, Reply):
+            stats.downstream_rq_failed_path_normalization += 1
+            self.reply(normal)
+            return
+        if normal is not head.target:
+            self.target_changed = normal != head.target
+            head.target = normal
+        query = normal.find(b"?")
+        self.path = normal if query < 0 else normal[:query]
+        self.request_id = down.edge.request_id(head)
+        flags = head.flags
+        if flags & UPGRADE and not self._accept_upgrade():
+            stats.downstream_rq_ws_on_non_ws_route += 1
+            self.reply(local_reply.UPGRADE_REFUSED)
+            return
+        if flags & EXPECT and head.names[b"expect"].lower() == b"100-continue":
+            # As Envoy does: the proxy answers for the upstream, which then sees no expectation.
+            self.continued = True
+            if not self.request_done and not payload and head.minor:
+                down.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.route = route = http.table.match(head, self.connection, self.path)
+        for judge in http.filters:
+            verdict = judge(self)
+            if verdict is not None:
+                self.reply(verdict)
+                return
+        if route is None:
+            stats.no_route += 1
+            self.reply(http.no_route)
+            return
+        choose = route.choose
+        if choose is None:
+            self._answer(route)
+            return
+        self.target = chosen = choose()
+        self.cluster = cluster = chosen.cluster
+        if cluster is None:
+            stats.no_cluster += 1
+            self.reply(chosen.not_found)
+            return
+        stats.rq_total += 1
+        route.stats.rq_total += 1
+        if route.idle_timeout is not None:
+            self._idle_timeout = route.idle_timeout
+        if route.retry is not None:
+            self._retry = RetryState(route.retry, random.random)
+        if self.request_done:
+            self._request_ended()
+        breaker = cluster.breaker
+        if not breaker.try_request():
+            self.reply(local_reply.reset_before_response("overflow"))
+            return
+        self._breaker_held = True
+        cluster.stats.upstream_rq_total += 1
+        cluster.stats.upstream_rq_active += 1
+        self._replay = down.edge.request_head(self) + body
+        self._attempt(None)
+
+    def request_body(self, data: bytes, payload: int, done: bool) -> None:
+        """More of the request's body (framed)."""
+        self.bytes_received += payload
+        self._last = self.down.state.now
+        if done:
+            self.request_done = True
+            self.request_end = monotonic()
+            self._request_ended()
+        upstream = self._upstream
+        if upstream is None:
+            self._replay += data
+            if not done and not self._responded:
+                self.down.hold_for_upstream()
+            return
+        if data:
+            upstream.send(data)
+            if self._retry is not None and self._replay:
+                if len(self._replay) + len(data) <= MAX_REPLAY:
+                    self._replay += data
+                else:
+                    self._replay = b""
+
+    def fail_request(self, error: ProtocolError) -> None:
+        """The client broke the protocol in the middle of this request."""
+        self.http.stats.downstream_cx_protocol_error += 1
+        self.request_done = False
+        self.reply(local_reply.malformed(error))
+
+    def downstream_lost(self, *, remote: bool) -> None:
+        """The client is gone."""
+        if not self.done:
+            self.http.stats.downstream_rq_rx_reset += remote
+            self._add_flag("DC")
+            self.details = "downstream_remote_disconnect" if remote else "downstream_local_disconnect"
+            self._finish()
+
+    # What the upstream connection and the pool say.
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        """The pool has a connection for us."""
+        self._waiting = False
+        self._begin(connection)
+
+    def connect_failed(self, reason: str, message: str) -> None:
+        self._waiting = False
+        self.upstream_failure_reason = message.replace(" ", "_")
+        self._failed_attempt(reason, message)
+
+    def response_started(self, head: Head, body: bytes, payload: int, done: bool) -> None:
+        status = head.status
+        retry = self._retry
+        if retry is not None and retry.after_response(status) and self._again(keep_connection=done):
+            return
+        self._replay = b""
+        self._try_deadline = inf
+        self.response = head
+        self.status = status
+        self.first_upstream_rx = now = monotonic()
+        self._last = self.down.state.now
+        self._responded = True
+        self.details = "via_upstream"
+        if done:
+            self._upstream = None
+        down = self.down
+        if not self.request_done:
+            # HTTP/1.1 cannot answer the next request while this one is still coming in (and so does Envoy).
+            self.http.stats.downstream_rq_response_before_rq_complete += 1
+            down.keep = False
+        if head.length < 0 and not head.flags & CHUNKED and not done:
+            if status == 101:
+                self._start_tunnel()
+            elif self.head.minor:
+                self._rechunk = True
+            else:
+                down.keep = False
+        elif self.dechunk and head.flags & CHUNKED:
+            down.keep = False
+        out = down.edge.response_head(self, head, keep=down.keep, rechunk=self._rechunk, now=now)
+        if body:
+            self.bytes_sent = payload
+            out += chunk(body) if self._rechunk else body
+        down.write(out)
+        if done:
+            self._finish()
+
+    def response_body(self, data: bytes, payload: int, done: bool) -> None:
+        self.bytes_sent += payload
+        self._last = self.down.state.now
+        if self._rechunk:
+            if data:
+                data = chunk(data)
+            if done:
+                data += LAST_CHUNK
+        if data:
+            self.down.write(data)
+        if done:
+            self._upstream = None
+            self._finish()
+
+    def informational(self, head: Head) -> None:
+        """A 1xx of the upstream: passed on (RFC 9110 section 15.2), but for a 100 that nobody asked it for."""
+        if head.status != 100 and self.head.minor:
+            self.down.write(head.raw + b"\r\n")
+
+    def upstream_reset(self, reason: str, message: str) -> None:
+        self._upstream = None
+        if not self._responded:
+            self._failed_attempt(reason, message)
+            return
+        assert self.cluster is not None
+        self.cluster.stats.upstream_rq_rx_reset += 1
+        self.http.stats.rq_reset_after_downstream_response_started += 1
+        self._add_flag(local_reply.reset_flag(reason))
+        self.details = local_reply.reset_after_response(reason, message)
+        self._cut_off()
+
+    def upstream_paused(self) -> None:
+        self.down.hold_for_upstream()
+
+    def upstream_resumed(self) -> None:
+        self.down.release_for_upstream()
+
+    # What downstream asks for.
+
+    def downstream_paused(self) -> None:
+        """The client does not read: neither do we."""
+        if self._upstream is not None:
+            self._upstream.pause_reading()
+
+    def downstream_resumed(self) -> None:
+        if self._upstream is not None:
+            self._upstream.resume_reading()
+
+    def tunnel_data(self, data: bytes) -> None:
+        """Bytes of the client after 101."""
+        self.bytes_received += len(data)
+        self._last = self.down.state.now
+        if self._upstream is not None:
+            self._upstream.send(data)
+
+    def tunnel_ended(self) -> None:
+        """The client ended its half of the tunnel."""
+        if self._upstream is not None:
+            self._upstream.finish_tunnel()
+
+    def sweep(self, now: float) -> None:
+        """Look at the deadlines; called every 100 ms. ``now`` is the loop's time."""
+        if now >= self._deadline:
+            self._timed_out(local_reply.RESPONSE_TIMEOUT)
+        elif now >= self._try_deadline:
+            self._try_timed_out()
+        elif self._idle_timeout and now - self._last >= self._idle_timeout:
+            self.http.stats.downstream_rq_idle_timeout += 1
+            self._timed_out(
+                local_reply.IDLE_AFTER_REQUEST_END
+                if self.request_done
+                else local_reply.IDLE_BEFORE_REQUEST_END
+            )
+        elif (
+            self.http.request_timeout
+            and not self.request_done
+            and self._since_start() >= self.http.request_timeout
+        ):
+            self.http.stats.downstream_rq_timeout += 1
+            self._timed_out(local_reply.REQUEST_TIMEOUT)
+
+    def reply(self, reply: Reply) -> None:
+        """Answer here and end the exchange; cut the connection if a response is already under way."""
+        if reply.flag:
+            self._add_flag(reply.flag)
+        self.details = reply.details
+        if self._responded:
+            self._cut_off()
+            return
+        down = self.down
+        if not self.request_done or self.upgrade or reply.flag == "DPE" or reply.details in _CLOSING:
+            down.keep = False
+        self._responded = True
+        self.status = reply.status
+        if not self.is_head:
+            self.bytes_sent = len(reply.body)
+        down.write(down.edge.local_reply(self, reply, keep=down.keep))
+        self._finish()
+
+    # Attempts.
+
+    def _answer(self, route: RouteEntry) -> None:
+        """A direct response or a redirect."""
+        if route.direct is not None:
+            self.http.stats.rq_direct_response += 1
+            self.reply(route.direct)
+        else:
+            assert route.redirect is not None
+            self.http.stats.rq_redirect += 1
+            scheme = b"https" if self.connection.transport_protocol == "tls" else b"http"
+            self.reply(route.redirect(self.head.host or b"", self.head.target, scheme))
+
+    def _attempt(self, failed: Host | None) -> None:
+        """Pick a host (another than ``failed``, if there is one) and a connection."""
+        cluster = self.cluster
+        assert cluster is not None
+        if cluster.config.type == "ORIGINAL_DST":
+            host: Host | None = cluster.original_dst_host(*self.connection.local)
+        else:
+            host = cluster.pick(failed)
+        if host is None:
+            cluster.stats.upstream_cx_none_healthy += 1
+            self.reply(local_reply.NO_HEALTHY_UPSTREAM)
+            return
+        self._use_host(host)
+        self.attempts += 1
+        idle = host.idle
+        while idle:
+            connection = idle.pop()
+            if not connection.closed:
+                self._begin(connection)
+                return
+        self._waiting = True
+        if not self.request_done:
+            self.down.hold_for_upstream()
+        if not self.down.pool.wait(cluster, host, self):
+            self._waiting = False
+            self._failed_attempt("overflow", "")
+
+    def _use_host(self, host: Host) -> None:
+        before = self.host
+        if before is not None:
+            before.active -= 1
+        self.host = host
+        host.active += 1
+        host.rq_total += 1
+
+    def _begin(self, connection: UpstreamConnection) -> None:
+        self._upstream = connection
+        self.upstream_local = connection.local
+        self.upstream_principal = connection.principal
+        if not self.first_upstream_tx:
+            self.first_upstream_tx = monotonic()
+        retry = self._retry
+        data = self._replay
+        if retry is None:
+            self._replay = b""
+        else:
+            assert self.route is not None and self.route.retry is not None
+            if self.route.retry.per_try_timeout:
+                self._try_deadline = self.down.state.loop.time() + self.route.retry.per_try_timeout
+        # Before the write, which may hold the client back again at once.
+        self.down.release_for_upstream()
+        connection.begin(self, data)
+
+    def _failed_attempt(self, reason: str, message: str) -> None:
+        """No response came. Try again or say so."""
+        cluster = self.cluster
+        assert cluster is not None
+        self._upstream = None
+        if self.host is not None:
+            self.host.rq_error += 1
+        if reason not in CONNECT_FAILURES and reason != "overflow":
+            cluster.stats.upstream_rq_rx_reset += 1
+        retry = self._retry
+        if retry is not None and retry.after_reset(reason) and self._again(keep_connection=True):
+            return
+        if reason in CONNECT_FAILURES:
+            self.reply(local_reply.reset_before_response(reason, message))
+        else:
+            self.reply(local_reply.reset_before_response(reason))
+
+    def _again(self, *, keep_connection: bool) -> bool:
+        """Schedule another attempt, if one is left, allowed and possible; the sweeper makes it."""
+        retry = self._retry
+        cluster = self.cluster
+        assert retry is not None and cluster is not None
+        if not self._replay or self.upgrade:
+            return False
+        if not self._retrying:
+            if retry.left and not cluster.breaker.try_retry():
+                self._add_flag("UO")
+                return False
+            self._retrying = retry.left > 0
+        delay = retry.take()
+        if delay is None:
+            cluster.stats.upstream_rq_retry_limit_exceeded += 1
+            self._add_flag("URX")
+            return False
+        cluster.stats.upstream_rq_retry += 1
+        if self._upstream is not None:
+            if not keep_connection:
+                self._upstream.detach()
+            self._upstream = None
+        self._try_deadline = inf
+        self.down.state.loop.call_later(delay, self._attempt_after_backoff)
+        return True
+
+    def _attempt_after_backoff(self) -> None:
+        if not self.done:
+            self._attempt(self.host)
+
+    def _try_timed_out(self) -> None:
+        cluster = self.cluster
+        assert cluster is not None
+        cluster.stats.upstream_rq_per_try_timeout += 1
+        self._try_deadline = inf
+        self._drop_upstream()
+        if self._retry is not None and self._retry.after_timeout() and self._again(keep_connection=False):
+            return
+        self.reply(local_reply.PER_TRY_TIMEOUT)
+
+    # Ends.
+
+    def _accept_upgrade(self) -> bool:
+        """Whether an upgrade may go on, as an upgrade or (h2c) as a plain request."""
+        protocol = self.head.names[b"upgrade"].lower()
+        if protocol == b"h2c":
+            # RFC 9113 section 3.1: the upgrade is obsolete and may be ignored.
+            return True
+        if protocol in self.http.upgrade_types and self.head.minor:
+            self.upgrade = True
+            return True
+        return False
+
+    def _start_tunnel(self) -> None:
+        self.tunnel = True
+        self._deadline = inf
+        self.http.stats.downstream_cx_upgrades_total += 1
+        self.http.stats.downstream_cx_upgrades_active += 1
+        self.down.start_tunnel()
+
+    def _request_ended(self) -> None:
+        """Envoy's route timeout counts from the end of the request."""
+        route = self.route
+        if route is not None and route.timeout and not self.tunnel:
+            self._deadline = self.down.state.loop.time() + route.timeout
+
+    def _since_start(self) -> float:
+        return monotonic() - self.start
+
+    def _timed_out(self, reply: Reply) -> None:
+        if reply.flag == "UT" and self.cluster is not None:
+            self.cluster.stats.upstream_rq_timeout += 1
+        self._drop_upstream()
+        self.reply(reply)
+
+    def _drop_upstream(self) -> None:
+        upstream = self._upstream
+        if upstream is not None:
+            self._upstream = None
+            if self.cluster is not None:
+                self.cluster.stats.upstream_rq_tx_reset += 1
+            upstream.detach()
+
+    def _cut_off(self) -> None:
+        """The response cannot be finished; the client must not take what it has for the whole."""
+        self.http.stats.downstream_rq_tx_reset += 1
+        down = self.down
+        self._finish()
+        down.abort()
+
+    def _add_flag(self, flag: str) -> None:
+        self.flags = f"{self.flags},{flag}" if self.flags else flag
+
+    def _finish(self) -> None:
+        """The one way out: give everything back, count, log, tell downstream."""
+        if self.done:
+            return
+        self.done = True
+        self.end = now = monotonic()
+        down = self.down
+        http = self.http
+        down.state.exchanges.discard(self)
+        host = self.host
+        if self._upstream is not None:
+            self._drop_upstream()
+        if self._waiting and host is not None:
+            self._waiting = False
+            down.pool.cancel(host, self)
+        status = self.status
+        duration = int((now - self.start) * 1000000)
+        stats = http.stats
+        stats.downstream_rq_active -= 1
+        stats.downstream_rq_completed += 1
+        stats.rq_xx[status // 100 if status < 600 else 0] += 1
+        stats.rq_time.record(duration)
+        if self.tunnel:
+            stats.downstream_cx_upgrades_active -= 1
+        cluster = self.cluster
+        if cluster is not None and self._breaker_held:
+            breaker = cluster.breaker
+            breaker.release_request()
+            if self._retrying:
+                breaker.release_retry()
+                if status < 500:
+                    cluster.stats.upstream_rq_retry_success += 1
+            upstream_stats = cluster.stats
+            upstream_stats.upstream_rq_active -= 1
+            upstream_stats.upstream_rq_completed += 1
+            upstream_stats.rq_xx[status // 100 if status < 600 else 0] += 1
+            codes = upstream_stats.rq_codes
+            codes[status] = codes.get(status, 0) + 1
+            upstream_stats.rq_time.record(duration)
+        if host is not None:
+            host.active -= 1
+            if 0 < status < 500:
+                host.rq_success += 1
+        route = self.route
+        if route is not None and route.choose is not None:
+            route.stats.rq_xx[status // 100 if status < 600 else 0] += 1
+        for log in http.access_logs:
+            log.log(self)
+        down.exchange_done(self)

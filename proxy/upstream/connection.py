@@ -1,0 +1,333 @@
+"""One HTTP/1.1 connection to a host: it sends a request, frames the response and hands it on as it comes.
+
+It neither retries nor edits heads. A connection serves one exchange at a time and gives itself back to its pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Any, Final, Protocol
+
+from proxy.cluster.cluster import Cluster
+from proxy.cluster.host import Host
+from proxy.http1.chunked import ChunkedBody
+from proxy.http1.errors import ProtocolError
+from proxy.http1.head import CHUNKED, CLOSE, KEEP_ALIVE, Head, scan_response
+from proxy.model.connection import Address
+from proxy.tls.conn import Buffers, Transport
+from proxy.tls.errors import TruncatedError
+
+UNTIL_CLOSE: Final = -2
+"""The body ends with the connection (RFC 9112 section 6.3)."""
+_CHUNKED: Final = -1
+MAX_INFORMATIONAL: Final = 16
+"""1xx heads before one response; a server that sends more of them is broken or hostile."""
+
+
+class Receiver(Protocol):
+    """The exchange, as its upstream connection sees it.
+
+    ``request_done``: all of the request was handed to ``send``. ``is_head``: the response has no body. ``upgrade``: the
+    request asked to switch protocols, so that 101 is an answer. ``dechunk``: the body is wanted without framing.
+    """
+
+    request_done: bool
+    is_head: bool
+    upgrade: bool
+    dechunk: bool
+
+    def response_started(self, head: Head, body: bytes, payload: int, done: bool, /) -> None: ...
+    def response_body(self, data: bytes, payload: int, done: bool, /) -> None: ...
+    def informational(self, head: Head, /) -> None: ...
+    def upstream_reset(self, reason: str, message: str, /) -> None: ...
+    def upstream_paused(self) -> None: ...
+    def upstream_resumed(self) -> None: ...
+
+
+class Owner(Protocol):
+    """The pool, as its connections see it."""
+
+    def release(self, connection: UpstreamConnection, /) -> None: ...
+    def closed(self, connection: UpstreamConnection, /) -> None: ...
+
+
+class UpstreamConnection(asyncio.BufferedProtocol):
+    """``busy`` while it serves an exchange. ``pooled``: the pool counts it and is told of its end."""
+
+    __slots__ = (
+        "_buffer",
+        "_buffers",
+        "_chunked",
+        "_head",
+        "_informational",
+        "_keep",
+        "_left",
+        "_owner",
+        "_paused",
+        "_receiver",
+        "_transport",
+        "closed",
+        "cluster",
+        "host",
+        "idle_since",
+        "local",
+        "pooled",
+        "principal",
+        "requests",
+    )
+
+    def __init__(self, owner: Owner, cluster: Cluster, host: Host, buffers: Buffers) -> None:
+        self._owner = owner
+        self._buffers = buffers
+        self._receiver: Receiver | None = None
+        self._head: Head | None = None
+        self._left = 0
+        self._chunked: ChunkedBody | None = None
+        self._keep = False
+        self._buffer = b""
+        self._informational = 0
+        self._paused = False
+        self.cluster = cluster
+        self.host = host
+        self.closed = False
+        self.pooled = False
+        self.requests = 0
+        self.idle_since = 0.0
+        self.local: Address | None = None
+        self.principal = ""
+
+    @property
+    def busy(self) -> bool:
+        return self._receiver is not None
+
+    # What the exchange does.
+
+    def begin(self, receiver: Receiver, data: bytes) -> None:
+        """Send the beginning of a request (all of its head)."""
+        self._receiver = receiver
+        self.requests += 1
+        self._transport.write(data)
+
+    def send(self, data: bytes) -> None:
+        """Send more of the request."""
+        if not self.closed:
+            self._transport.write(data)
+
+    def finish_tunnel(self) -> None:
+        """The client ended its half of a tunnel."""
+        if not self.closed:
+            self._transport.write_eof()
+
+    def detach(self) -> None:
+        """The exchange is over before its response: this connection cannot be used again."""
+        self._receiver = None
+        self.abort()
+
+    def pause_reading(self) -> None:
+        if not self._paused and not self.closed:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._paused and not self.closed:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Close after what was written is sent."""
+        self._end()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close now."""
+        self._end()
+        self._transport.abort()
+
+    # What the transport does.
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport: Transport = transport
+        name = transport.get_extra_info("sockname")
+        self.local = (name[0], name[1]) if name else None
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffers.read
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._buffers.read[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        receiver = self._receiver
+        self.cluster.stats.upstream_cx_rx_bytes_total += len(data)
+        if receiver is None:
+            # Bytes that nobody asked for: whatever they mean, the next response would be misread.
+            if not self.closed:
+                self.close()
+            return
+        if self._head is not None:
+            self._body(receiver, data)
+            return
+        seen = len(self._buffer)
+        if seen:
+            data = self._buffer + data
+        try:
+            self._read_head(receiver, data, seen)
+        except ProtocolError as error:
+            self._protocol_error(error)
+
+    def eof_received(self) -> bool:
+        """Closes. An idle connection leaves the pool now and not a turn later, when somebody may have taken it."""
+        if self._receiver is None:
+            self._end()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        receiver = self._receiver
+        head = self._head
+        stats = self.cluster.stats
+        stats.upstream_cx_destroy_remote += not self.closed
+        self._end()
+        if receiver is None:
+            return
+        clean = exc is None or not isinstance(exc, TruncatedError | ssl.SSLError | OSError)
+        if head is not None and self._left == UNTIL_CLOSE and clean:
+            self._receiver = None
+            receiver.response_body(b"", 0, True)
+            return
+        self._receiver = None
+        stats.upstream_cx_destroy_with_active_rq += 1
+        stats.upstream_cx_destroy_remote_with_active_rq += 1
+        receiver.upstream_reset("connection_termination", "" if exc is None else str(exc))
+
+    def pause_writing(self) -> None:
+        if self._receiver is not None:
+            self._receiver.upstream_paused()
+
+    def resume_writing(self) -> None:
+        if self._receiver is not None:
+            self._receiver.upstream_resumed()
+
+    # Framing.
+
+    def _read_head(self, receiver: Receiver, data: bytes, seen: int) -> None:
+        at = 0
+        while True:
+            head = scan_response(data, at, seen=seen)
+            if head is None:
+                self._buffer = data[at:] if at else data
+                return
+            if head.status >= 200:
+                break
+            if head.status == 101:
+                if receiver.upgrade:
+                    break
+                raise ProtocolError("101 Switching Protocols to a request that did not ask for it")
+            self._informational += 1
+            if self._informational > MAX_INFORMATIONAL:
+                raise ProtocolError(f"more than {MAX_INFORMATIONAL} interim responses")
+            receiver.informational(head)
+            at = head.end
+            seen = 0
+        self._buffer = b""
+        self._informational = 0
+        self._head = head
+        status = head.status
+        flags = head.flags
+        self._keep = not flags & CLOSE and (head.minor == 1 or bool(flags & KEEP_ALIVE))
+        rest = data[head.end :]
+        if status == 101:
+            self._left = UNTIL_CLOSE
+            self._keep = False
+        elif receiver.is_head or status == 204 or status == 304:
+            self._left = 0
+        elif flags & CHUNKED:
+            self._left = _CHUNKED
+            self._chunked = body = ChunkedBody(decode=receiver.dechunk)
+            piece, end = body.feed(rest)
+            self._finish_head(receiver, head, piece, body.payload, body.done, len(rest) - end)
+            return
+        elif head.length >= 0:
+            self._left = head.length
+        else:
+            self._left = UNTIL_CLOSE
+            self._keep = False
+        left = self._left
+        size = len(rest)
+        if left == UNTIL_CLOSE:
+            receiver.response_started(head, rest, size, False)
+        elif size >= left:
+            self._finish_head(receiver, head, rest[:left], left, True, size - left)
+        else:
+            self._left = left - size
+            receiver.response_started(head, rest, size, False)
+
+    def _finish_head(
+        self, receiver: Receiver, head: Head, piece: bytes, payload: int, done: bool, surplus: int
+    ) -> None:
+        if done:
+            if surplus:
+                self._keep = False
+            self._release(receiver)
+        receiver.response_started(head, piece, payload, done)
+
+    def _body(self, receiver: Receiver, data: bytes) -> None:
+        left = self._left
+        size = len(data)
+        if left > size:
+            self._left = left - size
+            receiver.response_body(data, size, False)
+        elif left >= 0:
+            if size > left:
+                self._keep = False
+            self._complete(receiver, data[:left] if size > left else data, left)
+        elif left == UNTIL_CLOSE:
+            receiver.response_body(data, size, False)
+        else:
+            chunked = self._chunked
+            assert chunked is not None
+            before = chunked.payload
+            try:
+                piece, end = chunked.feed(data)
+            except ProtocolError as error:
+                self._protocol_error(error)
+                return
+            payload = chunked.payload - before
+            if chunked.done:
+                if end < size:
+                    self._keep = False
+                self._complete(receiver, piece, payload)
+            elif piece:
+                receiver.response_body(piece, payload, False)
+
+    def _complete(self, receiver: Receiver, data: bytes, payload: int) -> None:
+        self._release(receiver)
+        receiver.response_body(data, payload, True)
+
+    def _release(self, receiver: Receiver) -> None:
+        """The response is complete. The connection goes back first, so that the next request finds it."""
+        self._receiver = None
+        self._head = None
+        self._chunked = None
+        if self._paused:
+            self.resume_reading()
+        if self.closed:
+            return
+        if self._keep and receiver.request_done and not self._transport.is_closing():
+            self._owner.release(self)
+        else:
+            self.close()
+
+    def _protocol_error(self, error: ProtocolError) -> None:
+        receiver = self._receiver
+        self._receiver = None
+        self.cluster.stats.upstream_cx_protocol_error += 1
+        self.abort()
+        if receiver is not None:
+            receiver.upstream_reset("protocol_error", str(error))
+
+    def _end(self) -> None:
+        if not self.closed:
+            self.closed = True
+            if self.pooled:
+                self._owner.closed(self)

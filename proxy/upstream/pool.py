@@ -1,0 +1,214 @@
+"""Connections to reuse, and requests that wait for one.
+
+Idle connections lie on ``Host.idle``, the one used last on top. ``wants_connection`` is the decision, pure; ``Pool``
+carries it out. It knows nothing of what is sent on a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+from proxy.cluster.cluster import Cluster
+from proxy.cluster.host import Host
+from proxy.upstream.connect import ConnectError, ConnectFailure, connect
+from proxy.upstream.connection import UpstreamConnection
+from proxy.upstream.loop_state import LoopState
+
+
+class Waiter(Protocol):
+    """A request that waits for a connection. Exactly one of the two is called, unless it was cancelled."""
+
+    def connected(self, connection: UpstreamConnection, /) -> None: ...
+    def connect_failed(self, reason: ConnectFailure, message: str, /) -> None: ...
+
+
+def wants_connection(*, waiting: int, connecting: int, open_connections: int, room: bool) -> bool:
+    """Whether to open one more connection to a host.
+
+    One connection per waiting request, while the cluster has room; a host without any connection gets one even so,
+    or its requests would wait for ever (Envoy's rule).
+    """
+    if waiting <= connecting:
+        return False
+    return room or (open_connections == 0 and connecting == 0)
+
+
+class _Queue:
+    """What waits for one host. ``open`` counts the connections that are up, idle or busy."""
+
+    __slots__ = ("cluster", "connecting", "waiting")
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.connecting = 0
+        self.waiting: deque[Waiter] = deque()
+
+
+class Pool:
+    """The upstream connections of one event loop."""
+
+    __slots__ = ("_connections", "_queues", "_state", "_tasks")
+
+    def __init__(self, state: LoopState) -> None:
+        self._state = state
+        self._queues: dict[Host, _Queue] = {}
+        self._connections: set[UpstreamConnection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def wait(self, cluster: Cluster, host: Host, waiter: Waiter) -> bool:
+        """Have ``waiter`` told when it has a connection; false if too many wait already (flag ``UO``)."""
+        if not cluster.breaker.try_pending():
+            return False
+        cluster.stats.upstream_rq_pending_total += 1
+        cluster.stats.upstream_rq_pending_active += 1
+        queue = self._queues.get(host)
+        if queue is None:
+            queue = self._queues[host] = _Queue(cluster)
+        queue.waiting.append(waiter)
+        self._open_more(host, queue)
+        return True
+
+    def cancel(self, host: Host, waiter: Waiter) -> None:
+        """Forget a waiter. A connection that was begun for it is kept for others."""
+        queue = self._queues.get(host)
+        if queue is not None and waiter in queue.waiting:
+            queue.waiting.remove(waiter)
+            self._left(queue)
+            queue.cluster.stats.upstream_rq_cancelled += 1
+            self._forget_if_empty(host, queue)
+
+    def release(self, connection: UpstreamConnection) -> None:
+        """Take a connection back whose response was complete."""
+        host = connection.host
+        queue = self._queues.get(host)
+        if queue is not None and queue.waiting:
+            waiter = queue.waiting.popleft()
+            self._left(queue)
+            self._forget_if_empty(host, queue)
+            waiter.connected(connection)
+            return
+        limit = connection.cluster.config.max_requests_per_connection
+        if host.removed or (limit and connection.requests >= limit):
+            if not host.removed:
+                connection.cluster.stats.upstream_cx_max_requests += 1
+            connection.close()
+            return
+        connection.idle_since = self._state.now
+        host.idle.append(connection)
+
+    def closed(self, connection: UpstreamConnection) -> None:
+        """A connection ended, by either side."""
+        self._connections.discard(connection)
+        host = connection.host
+        if connection in host.idle:
+            host.idle.remove(connection)
+        host.cx_active -= 1
+        cluster = connection.cluster
+        cluster.breaker.release_connection()
+        cluster.stats.upstream_cx_active -= 1
+        cluster.stats.upstream_cx_destroy += 1
+        queue = self._queues.get(host)
+        if queue is not None:
+            self._open_more(host, queue)
+
+    def sweep(self, now: float) -> None:
+        """Close connections that were idle too long, or whose host is gone."""
+        for connection in list(self._connections):
+            if connection.busy:
+                continue
+            timeout = connection.cluster.config.idle_timeout
+            if connection.host.removed:
+                connection.close()
+            elif timeout and now - connection.idle_since >= timeout:
+                connection.cluster.stats.upstream_cx_idle_timeout += 1
+                connection.close()
+
+    def close_idle(self, host: Host) -> None:
+        """Close what is idle to a host that was removed."""
+        for connection in list(host.idle):
+            connection.close()
+
+    def close(self) -> None:
+        """End everything at once."""
+        for task in self._tasks:
+            task.cancel()
+        for connection in list(self._connections):
+            connection.abort()
+
+    def _open_more(self, host: Host, queue: _Queue) -> None:
+        cluster = queue.cluster
+        while wants_connection(
+            waiting=len(queue.waiting),
+            connecting=queue.connecting,
+            open_connections=host.cx_active - queue.connecting,
+            room=True,
+        ):
+            if not cluster.breaker.try_connection():
+                if not wants_connection(
+                    waiting=len(queue.waiting),
+                    connecting=queue.connecting,
+                    open_connections=host.cx_active - queue.connecting,
+                    room=False,
+                ):
+                    return
+                cluster.breaker.active_connections += 1
+            queue.connecting += 1
+            host.cx_active += 1
+            task = self._state.loop.create_task(self._connect(host, queue))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, host: Host, queue: _Queue) -> None:
+        cluster = queue.cluster
+        connection: UpstreamConnection | None = None
+        failure = ConnectError("local_connection_failure", "the proxy is stopping")
+        cluster.stats.upstream_cx_total += 1
+        cluster.stats.upstream_cx_http1_total += 1
+        cluster.stats.upstream_cx_active += 1
+        try:
+            connection = await connect(
+                self._state,
+                cluster,
+                host,
+                lambda: UpstreamConnection(self, cluster, host, self._state.buffers),
+            )
+        except ConnectError as error:
+            failure = error
+        finally:
+            queue.connecting -= 1
+            if connection is None:
+                host.cx_active -= 1
+                cluster.breaker.release_connection()
+                cluster.stats.upstream_cx_active -= 1
+        if connection is None:
+            self._fail_all(host, queue, failure)
+        elif connection.closed:
+            # It ended between being made and being handed over; the pool was not told, since it had not taken it.
+            host.cx_active -= 1
+            cluster.breaker.release_connection()
+            cluster.stats.upstream_cx_active -= 1
+            self._fail_all(host, queue, ConnectError("remote_connection_failure", "connection termination"))
+        else:
+            self._connections.add(connection)
+            connection.pooled = True
+            self.release(connection)
+        self._forget_if_empty(host, queue)
+
+    def _fail_all(self, host: Host, queue: _Queue, error: ConnectError) -> None:
+        """Requests would be stuck behind a host that refuses connections: all of them decide anew (as in Envoy)."""
+        waiting = list(queue.waiting)
+        queue.waiting.clear()
+        for waiter in waiting:
+            self._left(queue)
+            queue.cluster.stats.upstream_rq_pending_failure_eject += 1
+            waiter.connect_failed(error.reason, str(error))
+
+    def _left(self, queue: _Queue) -> None:
+        queue.cluster.breaker.release_pending()
+        queue.cluster.stats.upstream_rq_pending_active -= 1
+
+    def _forget_if_empty(self, host: Host, queue: _Queue) -> None:
+        if not queue.waiting and not queue.connecting and self._queues.get(host) is queue:
+            del self._queues[host]
