@@ -7,7 +7,9 @@ library only; it must not write to stdout.
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -48,7 +50,13 @@ def become(argv: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
     """Replace the process by ``argv``, with the signal dispositions that Python changed put back. Raises OSError."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
-    os.execvpe(argv[0], list(argv), dict(environment))
+    try:
+        os.execvpe(argv[0], list(argv), dict(environment))
+    except PermissionError:
+        # One unreadable directory in PATH turns "not found" into this; shells say "not found" (127) nevertheless.
+        if "/" in argv[0] or shutil.which(argv[0], path=environment.get("PATH")) is not None:
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0]) from None
 
 
 def exit_status(error: OSError) -> int:

@@ -92,12 +92,14 @@ def test_other_mark_does_not_help(captured: Pod, plain: Pod, version: int) -> No
 def test_guard_refuses_a_direct_dial_from_another_pod(
     captured: Pod, plain: Pod, version: int, port: int
 ) -> None:
-    with listen(captured, port) as sidecar:
+    # Both listen: a dial of one that is redirected to the other would get in too.
+    with listen(captured, 15001) as outbound, listen(captured, 15006) as inbound:
         with pytest.raises(ConnectionRefusedError):
             dial(plain, captured.ips[version], port)
-        sidecar.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            sidecar.accept()
+        for sidecar in (outbound, inbound):
+            sidecar.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                sidecar.accept()
 
 
 @BOTH
@@ -106,7 +108,7 @@ def test_guard_refuses_a_direct_dial_from_another_pod(
 def test_guard_refuses_a_direct_dial_from_within(
     captured: Pod, version: int, port: int, mark: int | None
 ) -> None:
-    with listen(captured, port):
+    with listen(captured, 15001), listen(captured, 15006):
         for address in (("127.0.0.1", "::1")[version], captured.ips[version]):
             with pytest.raises(ConnectionRefusedError):
                 dial(captured, address, port, mark=mark)
