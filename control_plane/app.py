@@ -23,13 +23,14 @@ from typing import Any
 
 from aiohttp import web
 
+from certs.bundle import join_pem
 from control_plane.addresses import HostPort, is_address
 from control_plane.admin_conf import write_admin_conf, write_run
 from control_plane.api import server as api
 from control_plane.api.access import Authenticator
 from control_plane.api.access_tokens import AccessTokens
 from control_plane.api.context import ApiContext, Counters
-from control_plane.api.objects import NoStatus, StatusProvider
+from control_plane.api.objects import StatusProvider
 from control_plane.api.writer import Writer
 from control_plane.ca import bootstrap, held
 from control_plane.ca import http as ca_http
@@ -37,8 +38,14 @@ from control_plane.ca.issuance_log import IssuanceLog
 from control_plane.ca.service import CertificateService
 from control_plane.ca.tokens import JoinTokens
 from control_plane.config import ControlPlaneConfig
+from control_plane.mesh import TranslatedMesh
 from control_plane.metrics import Metrics
 from control_plane.store.sqlite import SqliteOptions, SqliteStore
+from control_plane.translate.settings import MeshSettings
+from control_plane.xds import debug
+from control_plane.xds.push import Pusher
+from control_plane.xds.server import ServerIdentity, XdsServer
+from control_plane.xds.status import StatusBoard
 
 log = logging.getLogger(__name__)
 
@@ -95,15 +102,22 @@ class ControlPlane:
         self._background(held.keep_fresh([server, admin]), "certificate renewal")
         self._background(_purge(service.tokens), "join token purge")
 
-        status: StatusProvider = NoStatus()
-        context = self._api_context(store, status)
-        app = api.build(context, lambda app: ca_http.setup_routes(app, service))
+        board = StatusBoard(clock=time.time)
+        pusher = Pusher(store, TranslatedMesh(self._settings(), _pem(service)), board)
+        context = self._api_context(store, board)
+
+        def more_routes(app: web.Application) -> None:
+            ca_http.setup_routes(app, service)
+            debug.setup_routes(app, pusher)
+
+        app = api.build(context, more_routes)
         tls = held.server_context(server, service.bundle)
         self.addresses["api"] = await self._serve(app, config.api, tls)
         if config.monitoring is not None:
             self.addresses["monitoring"] = await self._serve(
                 self._monitoring(context), config.monitoring, None
             )
+        await self._serve_xds(pusher, server, service)
         self._ready = None
         self._announce(service)
 
@@ -152,6 +166,35 @@ class ControlPlane:
         )
         self._metrics.gauge("tulle_api_watches", "Open watches.", lambda: context.watches)
         return context
+
+    def _settings(self) -> MeshSettings:
+        config = self.config
+        return MeshSettings(
+            trust_domain=config.trust_domain,
+            mesh_domain=config.mesh_domain,
+            dns_resolvers=config.dns_resolvers,
+        )
+
+    async def _serve_xds(
+        self, pusher: Pusher, server: held.HeldIdentity, service: CertificateService
+    ) -> None:
+        config = self.config
+        await pusher.start()
+        self._cleanup.push_async_callback(pusher.stop)
+        xds = XdsServer(pusher, trust_domain=config.trust_domain)
+
+        def identity() -> ServerIdentity:
+            return ServerIdentity(server.key_pem, server.chain_pem, _pem(service))
+
+        if config.xds is not None:
+            port = await xds.listen_tls(str(config.xds), identity())
+            self.addresses["xds"] = HostPort(config.xds.host, port)
+        if config.xds_plaintext is not None:
+            port = await xds.listen_plaintext(str(config.xds_plaintext))
+            self.addresses["xds_plaintext"] = HostPort(config.xds_plaintext.host, port)
+        await xds.start()
+        self._cleanup.push_async_callback(xds.stop, 1.0)
+        server.subscribe(lambda _held: xds.rotate(identity()))
 
     def _monitoring(self, context: ApiContext) -> web.Application:
         """Metrics and health without authentication; bound to loopback unless told otherwise."""
@@ -244,6 +287,10 @@ async def _purge(tokens: JoinTokens) -> None:
     while True:
         await tokens.purge()
         await asyncio.sleep(PURGE_INTERVAL)
+
+
+def _pem(service: CertificateService) -> bytes:
+    return join_pem(service.bundle.roots).encode("ascii")
 
 
 def _is_any(host: str) -> bool:

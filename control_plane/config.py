@@ -23,7 +23,8 @@ class ControlPlaneConfig:
     """``xds`` and ``monitoring`` ``None`` = not served; ``xds_plaintext`` must be a loopback address.
 
     ``advertise``: names and addresses by which clients reach this host, for its certificate; the first one
-    is written into ``admin.conf``. ``keep_revisions``: how far back watches and the history reach.
+    is written into ``admin.conf``. ``dns_resolvers`` (``ip:port``): whom sidecars ask for SRV records, empty = their
+    host's. ``keep_revisions``: how far back watches and the history reach.
     """
 
     data_dir: Path
@@ -35,6 +36,7 @@ class ControlPlaneConfig:
     monitoring: HostPort | None = MONITORING
     advertise: tuple[str, ...] = ()
     service_cidr: Network = SERVICE_CIDR
+    dns_resolvers: tuple[str, ...] = ()
     svid_lifetime: timedelta = timedelta(hours=24)
     ca_passphrase_file: Path | None = None
     keep_revisions: int = 10_000

@@ -81,6 +81,14 @@ _CIDR = _Parsed("CIDR", ipaddress.ip_network)
     metavar="HOST",
     help="A name or address by which others reach this host; repeat for several. Goes into the certificate.",
 )
+@click.option(
+    "--dns-resolver",
+    "dns_resolvers",
+    type=_ADDRESS,
+    multiple=True,
+    metavar="IP:PORT",
+    help="Whom sidecars ask for SRV records; repeat for several.  [default: the resolvers of their host]",
+)
 @click.option("--service-cidr", type=_CIDR, default="10.96.0.0/16", show_default=True, help="For clusterIPs.")
 @click.option(
     "--ca-passphrase-file",
@@ -109,6 +117,7 @@ def control_plane(
     api_address: HostPort,
     xds_address: HostPort | None,
     xds_plaintext_address: HostPort | None,
+    dns_resolvers: tuple[HostPort, ...],
     svid_ttl: int,
     max_body_bytes: int,
     max_watches: int,
@@ -136,6 +145,7 @@ def control_plane(
         api=api_address,
         xds=xds_address,
         xds_plaintext=xds_plaintext_address,
+        dns_resolvers=tuple(str(address) for address in dns_resolvers),
         svid_lifetime=timedelta(seconds=svid_ttl),
         limits=replace(
             Limits(),

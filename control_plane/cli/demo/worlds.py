@@ -107,6 +107,7 @@ class World:
                 *("--api-address", f"{self.gateway}:15017"),
                 *("--xds-address", f"{self.gateway}:15012"),
                 *("--monitoring", f"{self.gateway}:15014"),
+                *("--dns-resolver", f"{self.gateway}:{self.dns_port}"),
             ),
         )
         admin = self.data_dir / "admin.conf"
