@@ -6,6 +6,7 @@ is the same message object, so that it is encoded once and not sent again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +24,12 @@ from control_plane.translate.mtls import MtlsPolicies
 from control_plane.translate.node import Node
 from control_plane.translate.outbound import CapturedOutbound
 from control_plane.translate.places import Places, ordered_services, sort_out
-from control_plane.translate.resources import Condition, Part, Resources
+from control_plane.translate.resources import Condition, Ordered, Part, Resources
 from control_plane.translate.settings import MeshSettings
 from control_plane.translate.tls import root_secret
 from control_plane.translate.upstreams import add_upstreams
 from control_plane.translate.virtual_hosts import VirtualHosts
-from control_plane.translate.workload import workload_of
+from control_plane.translate.workload import Selectors, workload_of
 
 
 def translate(
@@ -47,7 +48,8 @@ class _Joined:
     places: Places
     mtls: MtlsPolicies
     hosts: VirtualHosts
-    conditions: dict[Key, tuple[Condition, ...]]
+    conditions: Mapping[Key, tuple[Condition, ...]]
+    selectors: Selectors
 
 
 class Builder:
@@ -59,7 +61,7 @@ class Builder:
         self._settings = settings
         self._cache = Cache()
         self._joined: _Joined | None = None
-        self._shared: dict[Client, Part] = {}
+        self._shared: dict[Client, Ordered] = {}
 
     @property
     def built(self) -> int:
@@ -71,7 +73,6 @@ class Builder:
         joined = self._join(view)
         client = client_of(node, self._settings)
         part = Part()
-        part.include(self._upstreams(joined, client))
         if node.mode == "NONE":
             explicit = ExplicitOutbound(client, joined.places, joined.hosts, self._cache)
             explicit.add_to(part, node, view.services)
@@ -79,10 +80,12 @@ class Builder:
         if trust_bundle is not None:
             secret = self._cache.get("root secret", (trust_bundle,), lambda: root_secret(trust_bundle))
             part.add(names.SECRET, names.ROOT_SECRET, secret)
-        conditions = dict(joined.conditions)
-        for key, extra in node_conditions(node, joined.services, client.srv).items():
-            conditions[key] = (*conditions.get(key, ()), *extra)
-        return part.finish(conditions)
+        conditions = joined.conditions
+        if own := node_conditions(node, joined.services, client.srv):
+            conditions = dict(conditions)
+            for key, extra in own.items():
+                conditions[key] = (*conditions.get(key, ()), *extra)
+        return self._upstreams(joined, client).with_own(part, conditions)
 
     def _join(self, view: View) -> _Joined:
         joined = self._joined
@@ -100,23 +103,25 @@ class Builder:
             places,
             MtlsPolicies(view.peer_authentications, settings.root_namespace),
             VirtualHosts(bindings, settings, self._cache),
-            dict(view_conditions(view, bindings, places)),
+            view_conditions(view, bindings, places),
+            Selectors(view),
         )
         return joined
 
-    def _upstreams(self, joined: _Joined, client: Client) -> Part:
+    def _upstreams(self, joined: _Joined, client: Client) -> Ordered:
         """What all nodes of a class share: clusters, endpoints and, with capture, listeners and routes."""
-        part = self._shared.get(client)
-        if part is None:
-            part = self._shared[client] = Part()
+        shared = self._shared.get(client)
+        if shared is None:
+            part = Part()
             add_upstreams(part, client, joined.services, joined.mtls, self._settings, self._cache)
             if client.captured:
                 captured = CapturedOutbound(client, joined.places, joined.hosts, self._settings, self._cache)
                 captured.add_to(part)
-        return part
+            shared = self._shared[client] = part.ordered()
+        return shared
 
     def _inbound(self, joined: _Joined, node: Node) -> Part:
-        workload = workload_of(joined.view, node, joined.mtls, self._settings)
+        workload = workload_of(joined.view, node, joined.selectors, joined.mtls, self._settings)
         server = (node.mode, node.capture_mark, node.ipv6, node.access_log)
         part: Any = self._cache.get(
             ("inbound", node.namespace, tuple(node.labels.items()), server, workload.ports),

@@ -111,6 +111,7 @@ def black_hole_cluster(settings: MeshSettings) -> Any:
     """No endpoint, ever: connections to it are closed."""
     cluster = _cluster(names.BLACK_HOLE_CLUSTER, 0, settings)
     cluster.type = cluster_pb2.Cluster.STATIC
+    cluster.load_assignment.cluster_name = cluster.name
     return cluster
 
 

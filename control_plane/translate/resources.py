@@ -62,14 +62,34 @@ class Part:
             mine.update(named)
         self.origins.update(other.origins)
 
-    def finish(self, conditions: Mapping[Key, tuple[Condition, ...]]) -> Resources:
+    def ordered(self) -> Ordered:
         """All that was added, each type ordered by name."""
-        ordered = {
-            type_url: MappingProxyType(dict(sorted(self.by_type.get(type_url, {}).items())))
-            for type_url in TYPE_URLS
-        }
+        return Ordered(
+            {
+                type_url: MappingProxyType(dict(sorted(self.by_type.get(type_url, {}).items())))
+                for type_url in TYPE_URLS
+            },
+            self.origins,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """A finished part; types of which a node has nothing of its own are the same mapping for all nodes."""
+
+    by_type: Mapping[str, Mapping[str, Any]]
+    origins: Mapping[tuple[str, str], frozenset[Key]]
+
+    def with_own(self, own: Part, conditions: Mapping[Key, tuple[Condition, ...]]) -> Resources:
+        """These and the node's own. Raises :class:`ValueError` for a name that both have."""
+        by_type = dict(self.by_type)
+        for type_url, named in own.by_type.items():
+            shared = by_type[type_url]
+            if twice := shared.keys() & named.keys():
+                raise ValueError(f"resources {sorted(twice)} of {type_url} are made twice")
+            by_type[type_url] = MappingProxyType(dict(sorted({**shared, **named}.items())))
         return Resources(
-            MappingProxyType(ordered),
-            MappingProxyType(dict(self.origins)),
+            MappingProxyType(by_type),
+            MappingProxyType({**self.origins, **own.origins}),
             MappingProxyType(dict(conditions)),
         )

@@ -5,12 +5,13 @@ This module must not make resources.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from control_plane.api.kinds import Service
 from control_plane.api.kinds.meta import selects
 from control_plane.registry.entry import Entry
-from control_plane.registry.service import AppProtocol
+from control_plane.registry.service import AppProtocol, MeshService
 from control_plane.registry.view import View
 from control_plane.store.base import Key
 from control_plane.translate.mtls import MtlsPolicies, WorkloadMtls
@@ -43,13 +44,15 @@ class Workload:
         return self.mtls.keys | {entry.key for entry in self.policies}
 
 
-def workload_of(view: View, node: Node, mtls: MtlsPolicies, settings: MeshSettings) -> Workload:
+def workload_of(
+    view: View, node: Node, selectors: Selectors, mtls: MtlsPolicies, settings: MeshSettings
+) -> Workload:
     """What ``node`` serves: the ports that it names, and where it is captured those of the Services that select it."""
     ports = {
         port.number: ServedPort(port.number, port.protocol == "HTTP", declared=port) for port in node.inbound
     }
     if node.mode == "REDIRECT":
-        for number, http, key in _selecting(view, node):
+        for number, http, key in _selecting(selectors, node):
             known = ports.get(number)
             if known is None:
                 ports[number] = ServedPort(number, http, frozenset((key,)))
@@ -62,17 +65,36 @@ def workload_of(view: View, node: Node, mtls: MtlsPolicies, settings: MeshSettin
     )
 
 
-def _selecting(view: View, node: Node) -> list[tuple[int, bool, Key]]:
-    """(workload port, HTTP, Service) of each port of the Services whose selector finds the node, oldest first."""
+class Selectors:
+    """The Services with a selector, found by one of its labels."""
+
+    __slots__ = ("_by_label",)
+
+    def __init__(self, view: View) -> None:
+        self._by_label: dict[tuple[str, str, str], list[tuple[Mapping[str, str], MeshService]]] = {}
+        for namespace, services in view.membership.by_namespace.items():
+            for service in services:
+                model = view.entries[service.origin].model
+                if isinstance(model, Service) and model.spec.selector:
+                    label = (namespace, *min(model.spec.selector.items()))
+                    self._by_label.setdefault(label, []).append((model.spec.selector, service))
+
+    def services(self, namespace: str, labels: Mapping[str, str]) -> list[MeshService]:
+        """The Services that select a workload with these labels, oldest first."""
+        found = [
+            service
+            for label in labels.items()
+            for selector, service in self._by_label.get((namespace, *label), ())
+            if selects(selector, labels)
+        ]
+        return sorted(found, key=lambda service: (service.created, service.name))
+
+
+def _selecting(selectors: Selectors, node: Node) -> list[tuple[int, bool, Key]]:
+    """(workload port, HTTP, Service) of each port of the Services that select the node, oldest first."""
     named = {port.name: port.number for port in node.inbound if port.name}
     found = []
-    services = sorted(view.membership.by_namespace.get(node.namespace, ()), key=lambda s: s.created)
-    for service in services:
-        model = view.entries[service.origin].model
-        if not isinstance(model, Service) or not model.spec.selector:
-            continue
-        if not selects(model.spec.selector, node.labels):
-            continue
+    for service in selectors.services(node.namespace, node.labels):
         for port in service.ports:
             number = named.get(port.target) if isinstance(port.target, str) else port.target
             if number is not None:
