@@ -17,6 +17,9 @@ from proxy.model.stats import ClusterStats
 from proxy.model.tls import UpstreamTls
 
 MAX_ORIGINAL_DST_HOSTS = 1024
+#: Seconds that an unreachable SRV target is out of use: after the first failure, and at most.
+UNREACHABLE_BASE = 1.0
+UNREACHABLE_CAP = 30.0
 _UNHEALTHY = frozenset(("UNHEALTHY", "DRAINING", "TIMEOUT"))
 _REPICKS = 3
 
@@ -136,6 +139,27 @@ class Cluster:
                 self._remove(known.pop(oldest))
         known[address] = host
         return host
+
+    def unreachable(self, host: Host) -> float:
+        """A connection to ``host`` could not be made: for how many seconds it is out of use, 0 = not at all.
+
+        Only in DNS_SRV clusters: their client must use the lowest-numbered priority that it *can reach* (RFC 2782,
+        "Priority"), and nobody else tells it. The caller calls :meth:`try_again` when the time is over.
+        """
+        if self.config.type != "DNS_SRV" or host.removed:
+            return 0.0
+        host.connect_failures += 1
+        if not host.healthy:
+            return 0.0
+        host.healthy = False
+        self.refresh()
+        return min(UNREACHABLE_CAP, UNREACHABLE_BASE * 2.0 ** min(host.connect_failures - 1, 10))
+
+    def try_again(self, host: Host) -> None:
+        """Let requests find out whether ``host`` can be reached again."""
+        if not host.removed and not host.healthy:
+            host.healthy = True
+            self.refresh()
 
     def refresh(self) -> None:
         """Take changes of hosts' ``healthy``, ``degraded`` or ``weight`` into account."""

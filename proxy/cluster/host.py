@@ -19,6 +19,7 @@ class Host:
     __slots__ = (
         "active",
         "address",
+        "connect_failures",
         "cx_active",
         "degraded",
         "healthy",
@@ -54,6 +55,7 @@ class Host:
         self.degraded = degraded
         self.tls = tls
         self.active = 0
+        self.connect_failures = 0
         self.cx_active = 0
         self.rq_total = 0
         self.rq_success = 0
