@@ -75,7 +75,7 @@ def _check_shape(body: Mapping[str, Any]) -> None:
     problems += [
         Problem(field, "must be a list of objects", Reason.TYPE_INVALID)
         for field in ("objects", "delete")
-        if not isinstance(body.get(field) or [], list)
+        if body.get(field) is not None and not isinstance(body[field], list)
     ]
     problems += [
         Problem(field, "must be true or false", Reason.TYPE_INVALID)

@@ -51,8 +51,8 @@ class ApiContext:
 
 
 CONTEXT: web.AppKey[ApiContext] = web.AppKey("context", ApiContext)
-PRINCIPAL = "principal"
-"""Key of the request's :class:`~control_plane.api.access.Principal`; absent on open endpoints."""
+PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal", Principal)
+"""Key of the request's principal; absent on open endpoints."""
 
 
 def context_of(request: web.Request) -> ApiContext:
@@ -60,8 +60,7 @@ def context_of(request: web.Request) -> ApiContext:
 
 
 def principal_of(request: web.Request) -> Principal:
-    principal: Principal = request[PRINCIPAL]
-    return principal
+    return request[PRINCIPAL]
 
 
 def answer(body: Any, *, code: int = 200) -> web.Response:

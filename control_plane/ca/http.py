@@ -1,7 +1,7 @@
 """The CA over HTTPS: the trust bundle, certificates, and join tokens as a Kubernetes-shaped resource.
 
 ``GET /ca/v1/bundle`` and ``POST /ca/v1/certificates`` need no principal (the second brings a join token or a
-client certificate). The join-token routes do: the API's middleware authorises and sets ``request["principal"]``;
+client certificate). The join-token routes do: the API's middleware authorises and sets ``request[PRINCIPAL]``;
 without it they answer 401. It must not decide anything that :mod:`control_plane.ca.service` decides.
 """
 
@@ -16,6 +16,8 @@ from typing import Any
 from aiohttp import web
 
 from certs import csr
+from control_plane.api.access import Principal
+from control_plane.api.context import PRINCIPAL
 from control_plane.ca import errors, resource
 from control_plane.ca.errors import CertificateRefused
 from control_plane.ca.resource import Cause, InvalidResource
@@ -188,10 +190,10 @@ def peer_certificate(request: web.Request) -> bytes | None:
 
 
 def _principal(request: web.Request) -> str:
-    principal = request.get("principal")
+    principal: Principal | None = request.get(PRINCIPAL)
     if principal is None:
         raise _Failure(401, "Unauthorized", "give a client certificate or a bearer token")
-    return str(getattr(principal, "name", principal))
+    return principal.name
 
 
 def _issued(issued: IssuedCertificate) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -55,6 +56,9 @@ class FakeStore:
     async def commit(self, changes: Sequence[Put | Delete], *, author: str) -> int:
         await asyncio.sleep(0)
         self._check()
+        keys = [change.key for change in changes]
+        if len(set(keys)) < len(keys):
+            raise ValueError("a key is named twice in one commit")
         for change in changes:
             self._expect(change)
         revision = self.revision + 1
@@ -107,6 +111,9 @@ class FakeStore:
 
 def _applied(objects: dict[Key, Stored], change: Put | Delete, revision: int) -> Event | None:
     stored = objects.get(change.key)
+    if isinstance(change, Put):
+        # As a real store does, cut the tie to the caller's document.
+        change = Put(change.key, copy.deepcopy(change.body))
     if isinstance(change, Delete):
         if stored is None:
             return None
@@ -118,11 +125,15 @@ def _applied(objects: dict[Key, Stored], change: Put | Delete, revision: int) ->
     else:
         if _same(stored.body, change.body):
             return None
-        generation = stored.generation + (stored.body.get("spec") != change.body.get("spec"))
+        generation = stored.generation + (_content(stored.body) != _content(change.body))
         fresh = Stored(change.key, change.body, revision, stored.created, generation)
         kind = EventType.MODIFIED
     objects[change.key] = fresh
     return Event(revision, kind, fresh)
+
+
+def _content(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name not in ("metadata", "status")}
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +13,8 @@ from aiohttp import ClientSession, web
 
 from certs import csr, keys
 from certs.spiffe import SpiffeId
+from control_plane.api.access import Principal, Role
+from control_plane.api.context import PRINCIPAL
 from control_plane.ca.http import BODY_LIMIT, setup_routes
 from tests.fakes import mesh_ca
 from tests.fakes.mesh_ca import MeshCa
@@ -28,7 +29,7 @@ async def trusting(
 ) -> web.StreamResponse:
     """Stands for the API's authentication: whoever names himself is believed."""
     if "X-Test-Principal" in request.headers:
-        request["principal"] = SimpleNamespace(name=request.headers["X-Test-Principal"])
+        request[PRINCIPAL] = Principal(request.headers["X-Test-Principal"], Role.ADMIN)
     return await handler(request)
 
 
