@@ -104,8 +104,9 @@ def admit(
 
 class _Admission:
     __slots__ = (
-        "_addresses",
+        "_cidr",
         "_first",
+        "_made",
         "_new_uid",
         "_now",
         "_objects",
@@ -118,13 +119,21 @@ class _Admission:
         self, objects: Mapping[Key, Stored], cidr: Network, now: float, new_uid: Callable[[], str]
     ) -> None:
         self._objects = objects
-        self._addresses = ServiceAddresses(cidr, objects.values())
+        self._cidr = cidr
+        self._made: ServiceAddresses | None = None
         self._now = now
         self._new_uid = new_uid
         self._first: dict[Key, str] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._problems: dict[str, list[Problem]] = {}
         self._refusals: set[Refusal] = set()
+
+    @property
+    def _addresses(self) -> ServiceAddresses:
+        # Looking through all objects is for change sets that have a Service.
+        if self._made is None:
+            self._made = ServiceAddresses(self._cidr, self._objects.values())
+        return self._made
 
     def verdict(self, requests: Sequence[Apply | Remove]) -> Verdict:
         if self._problems:
@@ -153,7 +162,8 @@ class _Admission:
         if request.expect is not None and request.expect != previous.revision:
             self._refuse(request.at, [_stale(request.expect, previous)], Refusal.CONFLICT)
             return
-        self._addresses.release(key, previous.body)
+        if is_service(key):
+            self._addresses.release(key, previous.body)
         self._outcomes[request.at] = Outcome(key, info, Action.DELETED, previous.body, previous)
 
     def apply(self, index: int, request: Apply) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from control_plane.api.kinds import Problem, Reason
@@ -109,5 +110,6 @@ def _address(body: Mapping[str, Any]) -> str | None:
     return None if not address or address == HEADLESS else _canonical(address)
 
 
+@lru_cache(1 << 16)
 def _canonical(address: str) -> str:
     return address if address == HEADLESS else str(ipaddress.ip_address(address))

@@ -114,9 +114,7 @@ class Operation(Model):
                     yield Breach((field, index), f"{port!r} must be a port between 1 and 65535")
         for field in ("paths", "notPaths"):
             for index, path in enumerate(fields[field] or ()):
-                if "{" in path or "}" in path:
-                    yield Breach((field, index), "path templates are not supported yet", Reason.FORBIDDEN)
-                elif path and not path.startswith(("/", "*")):
+                if path and not path.startswith(("/", "*")):
                     yield Breach(
                         (field, index), f"{path!r} must start with '/' or '*', or it matches nothing"
                     )
@@ -131,6 +129,8 @@ def _value_rules(fields: Mapping[str, tuple[str, ...] | None], what: str) -> Ite
         for index, value in enumerate(values or ()):
             if not value:
                 yield Breach((field, index), "must not be empty", Reason.REQUIRED)
+            elif field in ("paths", "notPaths") and ("{" in value or "}" in value):
+                yield Breach((field, index), "path templates are not supported yet", Reason.FORBIDDEN)
             elif "*" in value.strip("*") or value.count("*") > 1:
                 yield Breach((field, index), f"{value!r} may have one '*', at its beginning or end")
 
