@@ -63,7 +63,7 @@ def wrapped(message: Any, name: str, default: T) -> T:
 def only(message: Any, path: str, name: str, value: object) -> None:
     """A wrapper field that may only be absent or have ``value``."""
     if message.HasField(name) and getattr(message, name).value != value:
-        raise ConfigError(f"{path}.{name}", f"only {value!r} {UNSUPPORTED.replace('is not', 'is')}".lower())
+        raise ConfigError(f"{path}.{name}", f"only {str(value).lower()} is supported by Tulle's sidecar")
 
 
 def duration(message: Any, path: str, name: str, default: T) -> float | T:
