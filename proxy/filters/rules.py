@@ -44,12 +44,21 @@ def never(conn: ConnectionInfo, head: Head | None, path: bytes) -> bool:
     return False
 
 
-def compile_any_of(rules: Sequence[Rule], field: str, depth: int = 0) -> Check:
+Located = tuple[Rule, str]
+
+
+def compile_any_of(rules: Sequence[Rule], field: str) -> Check:
     """True if one of ``rules`` is. Raises ``ConfigError`` under ``field``."""
-    if depth > MAX_DEPTH:
-        raise ConfigError(field, f"rules are nested more than {MAX_DEPTH} deep")
-    flat: list[tuple[Rule, str]] = []
-    _flatten(rules, field, flat, depth)
+    return _any_of(_located(rules, field), 0)
+
+
+def _located(rules: Sequence[Rule], field: str) -> list[Located]:
+    return [(rule, f"{field}[{n}]") for n, rule in enumerate(rules)]
+
+
+def _any_of(rules: list[Located], depth: int) -> Check:
+    flat: list[Located] = []
+    _flatten(rules, flat, depth)
     if any(isinstance(rule, AnyRule) for rule, _ in flat):
         return always
     checks = []
@@ -63,15 +72,14 @@ def compile_any_of(rules: Sequence[Rule], field: str, depth: int = 0) -> Check:
     return _either(checks)
 
 
-def _flatten(rules: Sequence[Rule], field: str, into: list[tuple[Rule, str]], depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise ConfigError(field, f"rules are nested more than {MAX_DEPTH} deep")
-    for n, rule in enumerate(rules):
-        path = f"{field}[{n}]"
-        while isinstance(rule, AndRules | OrRules) and len(rule.rules) == 1:
-            rule = rule.rules[0]
+def _flatten(rules: list[Located], into: list[Located], depth: int) -> None:
+    for rule, path in rules:
+        if depth > MAX_DEPTH:
+            raise ConfigError(path, f"rules are nested more than {MAX_DEPTH} deep")
         if isinstance(rule, OrRules):
-            _flatten(rule.rules, f"{path}.or_rules", into, depth + 1)
+            _flatten(_located(rule.rules, f"{path}.or_rules"), into, depth + 1)
+        elif isinstance(rule, AndRules) and len(rule.rules) == 1:
+            _flatten(_located(rule.rules, f"{path}.and_rules"), into, depth + 1)
         else:
             into.append((rule, path))
 
@@ -184,13 +192,9 @@ def _compile(rule: Rule, field: str, depth: int) -> Check:
         case AndRules(rules):
             if not rules:
                 raise ConfigError(f"{field}.and_rules", "must not be empty: it would match everything")
-            return _both(
-                [compile_any_of((r,), f"{field}.and_rules[{n}]", depth + 1) for n, r in enumerate(rules)]
-            )
-        case OrRules(rules):
-            return compile_any_of(rules, f"{field}.or_rules", depth + 1)
+            return _both([_any_of([part], depth + 1) for part in _located(rules, f"{field}.and_rules")])
         case NotRule(inner):
-            positive = compile_any_of((inner,), f"{field}.not", depth + 1)
+            positive = _any_of([(inner, f"{field}.not")], depth + 1)
             return lambda conn, head, path: not positive(conn, head, path)
         case HeaderRule(header):
             header_matches = compile_header(header, f"{field}.header")

@@ -32,6 +32,8 @@ class Domains(Generic[V]):
                     field, f"domain {domain!r} is already taken; each may appear once in a route table"
                 )
             seen.add(key)
+            if key.count(b"*") > 1 or b"*" in key[1:-1]:
+                raise ConfigError(field, f"domain {domain!r}: * may only stand at one end")
             if key == b"*":
                 self._any = host
             elif key.startswith(b"*"):
@@ -40,8 +42,6 @@ class Domains(Generic[V]):
                 prefixes[key[:-1]] = host
             else:
                 self._exact[key] = host
-            if b"*" in key[1:-1]:
-                raise ConfigError(field, f"domain {domain!r}: * may only stand at one end")
         self._suffixes = _by_length(suffixes)
         self._prefixes = _by_length(prefixes)
 
