@@ -362,7 +362,7 @@ def test_filter_of_an_unknown_type_is_refused_by_type() -> None:
     empty = {"@type": "type.googleapis.com/google.protobuf.Empty"}
     change(made, HTTP, merge({"http_filters": [{"name": "wasm", "typed_config": empty}, ROUTER]}))
     with pytest.raises(
-        ConfigError, match="google.protobuf.Empty is not supported by Tulle's sidecar"
+        ConfigError, match=r"google\.protobuf\.Empty is not supported by Tulle's sidecar"
     ) as caught:
         decode_message(LISTENER, made)
     assert (
