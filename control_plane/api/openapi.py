@@ -1,4 +1,7 @@
-"""``/openapi/v3``: the API as an OpenAPI 3.1 document, made from the kinds' models and the served paths."""
+"""``/openapi/v3``: an index of OpenAPI documents, one per group and version, made from the kinds' models.
+
+Source: Kubernetes API concepts, "OpenAPI V3". ``kubectl`` reads from it that it may leave validation to the server.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from aiohttp import web
 from pydantic.json_schema import models_json_schema
 
 from control_plane.api.context import answer
+from control_plane.api.errors import ApiError
 from control_plane.api.kinds import KINDS, KindInfo
 
 _JSON = "application/json"
@@ -39,29 +43,48 @@ _STATUS: Mapping[str, Any] = {
 
 
 def setup_routes(router: web.UrlDispatcher) -> None:
-    router.add_get("/openapi/v3", _serve, allow_head=False)
+    router.add_get("/openapi/v3", _index, allow_head=False)
+    router.add_get("/openapi/v3/api/{openapi_version}", _serve, allow_head=False)
+    router.add_get("/openapi/v3/apis/{openapi_group}/{openapi_version}", _serve, allow_head=False)
 
 
-async def _serve(_request: web.Request) -> web.Response:
-    return answer(document())
+async def _index(_request: web.Request) -> web.Response:
+    return answer(index())
+
+
+async def _serve(request: web.Request) -> web.Response:
+    group, version = request.match_info.get("openapi_group", ""), request.match_info["openapi_version"]
+    found = document(group, version)
+    if found is None:
+        raise ApiError(404, f"there is no document {request.path}: see /openapi/v3")
+    return answer(found)
+
+
+def index() -> Mapping[str, Any]:
+    """Where each group and version is described."""
+    roots = {_root(info.group, version) for info in KINDS for version in (info.version, *info.also_served)}
+    return {"paths": {root: {"serverRelativeURL": f"/openapi/v3/{root}"} for root in sorted(roots)}}
 
 
 @cache
-def document() -> Mapping[str, Any]:
+def document(group: str, version: str) -> Mapping[str, Any] | None:
+    """OpenAPI 3.1 of one group ("" = core) and version; ``None`` if it is not served."""
+    kinds = [info for info in KINDS if info.group == group and version in (info.version, *info.also_served)]
+    if not kinds:
+        return None
     _, definitions = models_json_schema(
-        [(info.model, "validation") for info in KINDS],
+        [(info.model, "validation") for info in kinds],
         by_alias=True,
         ref_template="#/components/schemas/{model}",
     )
     schemas = {"Status": _STATUS, **definitions["$defs"]}
-    paths: dict[str, Any] = {}
-    for info in KINDS:
-        for version in (info.version, *info.also_served):
-            paths |= _paths(info, version)
+    for info in kinds:
+        name = info.model.__name__
+        schemas[name] = {**schemas[name], "x-kubernetes-group-version-kind": [_type(info, version)]}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Tulle", "version": "v1"},
-        "paths": paths,
+        "info": {"title": "Tulle", "version": version},
+        "paths": {path: item for info in kinds for path, item in _paths(info, version).items()},
         "components": {
             "schemas": schemas,
             "securitySchemes": {
@@ -73,14 +96,28 @@ def document() -> Mapping[str, Any]:
     }
 
 
+def _root(group: str, version: str) -> str:
+    return f"apis/{group}/{version}" if group else f"api/{version}"
+
+
+def _type(info: KindInfo, version: str) -> dict[str, str]:
+    return {"group": info.group, "version": version, "kind": info.kind}
+
+
 def _paths(info: KindInfo, version: str) -> dict[str, Any]:
-    root = f"/apis/{info.group}/{version}" if info.group else f"/api/{version}"
+    root = f"/{_root(info.group, version)}"
     one = {"$ref": f"#/components/schemas/{info.model.__name__}"}
     many = {
         "type": "object",
         "properties": {"kind": {"const": f"{info.kind}List"}, "items": {"type": "array", "items": one}},
     }
     namespace, name, dry = _parameter("namespace"), _parameter("name"), _query("dryRun", {"const": "All"})
+    # Whatever is asked for, unknown and duplicate fields are refused ("Strict").
+    writing = [dry, _query("fieldValidation", {"enum": ["Ignore", "Warn", "Strict"]})]
+
+    def operation(verb: str, result: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+        return _operation(verb, info, version, result, **more)
+
     queries = [
         _query("watch", {"type": "boolean"}),
         _query("resourceVersion", {"type": "string"}),
@@ -91,24 +128,22 @@ def _paths(info: KindInfo, version: str) -> dict[str, Any]:
     ]
     collection, item = f"{root}/namespaces/{{namespace}}/{info.plural}", "/{name}"
     return {
-        f"{root}/{info.plural}": {"parameters": queries, "get": _operation("list", info, many)},
+        f"{root}/{info.plural}": {"parameters": queries, "get": operation("list", many)},
         collection: {
             "parameters": [namespace],
-            "get": {**_operation("list", info, many), "parameters": queries},
-            "post": {**_operation("create", info, one, body=one, code="201"), "parameters": [dry]},
+            "get": {**operation("list", many), "parameters": queries},
+            "post": {**operation("create", one, body=one, code="201"), "parameters": writing},
         },
         collection + item: {
             "parameters": [namespace, name],
-            "get": _operation("read", info, one),
-            "put": {**_operation("replace", info, one, body=one), "parameters": [dry]},
+            "get": operation("read", one),
+            "put": {**operation("replace", one, body=one), "parameters": writing},
             "patch": {
-                **_operation(
-                    "patch", info, one, body={"type": "object"}, media="application/merge-patch+json"
-                ),
-                "parameters": [dry],
+                **operation("patch", one, body={"type": "object"}, media="application/merge-patch+json"),
+                "parameters": writing,
             },
             "delete": {
-                **_operation("delete", info, {"$ref": "#/components/schemas/Status"}),
+                **operation("delete", {"$ref": "#/components/schemas/Status"}),
                 "parameters": [dry],
             },
         },
@@ -118,6 +153,7 @@ def _paths(info: KindInfo, version: str) -> dict[str, Any]:
 def _operation(
     verb: str,
     info: KindInfo,
+    version: str,
     result: Mapping[str, Any],
     *,
     body: Mapping[str, Any] | None = None,
@@ -130,11 +166,7 @@ def _operation(
     }
     operation: dict[str, Any] = {
         "summary": f"{verb} {info.kind}",
-        "x-kubernetes-group-version-kind": {
-            "group": info.group,
-            "version": info.version,
-            "kind": info.kind,
-        },
+        "x-kubernetes-group-version-kind": _type(info, version),
         "responses": {
             code: {"description": "OK", "content": {_JSON: {"schema": result}}},
             "default": refused,

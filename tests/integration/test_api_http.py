@@ -523,7 +523,10 @@ async def test_discovery_and_openapi_are_served(api: Api) -> None:
     ):
         code, found = await api.ask("GET", path)
         assert (code, found["kind"]) == (200, kind)
-    assert (await api.ask("GET", "/openapi/v3"))[1]["openapi"] == "3.1.0"
+    _, index = await api.ask("GET", "/openapi/v3")
+    for entry in index["paths"].values():
+        assert (await api.ask("GET", entry["serverRelativeURL"]))[1]["openapi"] == "3.1.0"
+    assert (await api.ask("GET", "/openapi/v3/apis/apps/v1"))[0] == 404
     assert (await api.ask("GET", "/version"))[1]["gitVersion"].startswith("v")
 
 

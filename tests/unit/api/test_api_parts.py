@@ -13,7 +13,7 @@ from control_plane.api.errors import ApiError, invalid, status_body
 from control_plane.api.kinds import KINDS, Problem, Reason, by_plural
 from control_plane.api.limits import parse_json
 from control_plane.api.objects import merge_patch, rfc3339, to_shown
-from control_plane.api.openapi import document
+from control_plane.api.openapi import document, index
 from control_plane.api.selectors import selector
 from control_plane.metrics import Metrics
 from control_plane.store.base import Key, Stored
@@ -176,8 +176,16 @@ class TestDiscovery:
             resource_list("apps", "v1")
 
 
-def test_openapi_names_every_kind_and_resolves_every_reference() -> None:
-    schemas = document()["components"]["schemas"]
+@pytest.mark.parametrize("root", index()["paths"])
+def test_openapi_describes_the_kinds_and_resolves_every_reference(root: str) -> None:
+    group, version = (
+        root.rpartition("/")[0].removeprefix("apis/").removeprefix("api"),
+        root.rpartition("/")[2],
+    )
+    found = document(group, version)
+    assert found is not None
+    kinds = {info for info in KINDS if info.group == group and version in (info.version, *info.also_served)}
+    schemas = found["components"]["schemas"]
     references: list[str] = []
 
     def walk(value: Any) -> None:
@@ -189,14 +197,26 @@ def test_openapi_names_every_kind_and_resolves_every_reference() -> None:
             for child in value:
                 walk(child)
 
-    walk(document())
+    walk(found)
     assert references
     assert {reference.removeprefix("#/components/schemas/") for reference in references} <= schemas.keys()
-    assert {info.model.__name__ for info in KINDS} <= schemas.keys()
-    assert "clusterIP" in str(schemas["ServiceSpec"])
-    assert (
-        "/apis/gateway.networking.k8s.io/v1/namespaces/{namespace}/httproutes/{name}" in document()["paths"]
-    )
+    for info in kinds:
+        expected = {"group": group, "version": version, "kind": info.kind}
+        assert schemas[info.kind]["x-kubernetes-group-version-kind"] == [expected]
+        item = found["paths"][f"/{root}/namespaces/{{namespace}}/{info.plural}/{{name}}"]
+        assert item["patch"]["x-kubernetes-group-version-kind"] == expected
+        # By this kubectl knows that the server validates fields.
+        assert "fieldValidation" in [parameter["name"] for parameter in item["patch"]["parameters"]]
+
+
+def test_openapi_has_every_kind_and_only_what_is_served() -> None:
+    assert {info.group for info in KINDS} == {
+        root.rpartition("/")[0].removeprefix("apis/").removeprefix("api") for root in index()["paths"]
+    }
+    assert document("apps", "v1") is None
+    core = document("", "v1")
+    assert core is not None
+    assert "clusterIP" in core["components"]["schemas"]["ServiceSpec"]["properties"]
 
 
 class TestMetrics:
