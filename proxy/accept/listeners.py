@@ -61,8 +61,8 @@ class Listeners:
     async def reconcile(self, runtime: Runtime) -> None:
         """Open what is new, close what is gone.
 
-        Raises ``OSError`` for the first address that cannot be bound, after all others were seen to; ``errors`` then has
-        them all, by listener.
+        Raises ``OSError`` for the first address that cannot be bound, after all others were seen to; ``errors`` then
+        has them all, by listener.
         """
         wanted: dict[_Key, ListenerRuntime] = {}
         for listener in runtime.listeners.values():

@@ -298,11 +298,11 @@ class Downstream(asyncio.BufferedProtocol):
                             self._since = self.state.now
                         self._buffer = data[at:] if at else data
                         return
-                    at = self._start(http, head, data)
                 except ProtocolError as error:
                     http.stats.downstream_cx_protocol_error += 1
                     self._refuse(local_reply.malformed(error))
                     return
+                at = self._start(http, head, data)
                 seen = 0
                 if self._exchange is not None or self._closed or self._lingering:
                     if at < len(data) and not self._lingering:
@@ -323,15 +323,19 @@ class Downstream(asyncio.BufferedProtocol):
         self._hold(_PIPELINED)
 
     def _start(self, http: HttpRuntime, head: Head, data: bytes) -> int:
-        """Begin one exchange; where in ``data`` its request ends. Raises ``ProtocolError``."""
+        """Begin one exchange; where in ``data`` its request ends."""
         flags = head.flags
         end = head.end
         body = b""
         payload = 0
         done = True
+        broken: ProtocolError | None = None
         if flags & CHUNKED:
             chunked = ChunkedBody()
-            body, end = chunked.feed(data, end)
+            try:
+                body, end = chunked.feed(data, end)
+            except ProtocolError as error:
+                broken = error
             payload = chunked.payload
             done = chunked.done
             self._chunked = chunked
@@ -350,7 +354,13 @@ class Downstream(asyncio.BufferedProtocol):
             keep = False
         self.keep = keep and not self.state.draining and self.keep
         self._exchange = exchange = HttpExchange(self, http, head, done)
-        exchange.run(body, payload)
+        if broken is None:
+            exchange.run(body, payload)
+        else:
+            # Nobody behind us has seen anything of it yet.
+            http.stats.downstream_rq_total += 1
+            http.stats.downstream_rq_active += 1
+            exchange.refuse(broken)
         return end
 
     def _request_body(self, exchange: HttpExchange, data: bytes) -> None:
@@ -369,7 +379,7 @@ class Downstream(asyncio.BufferedProtocol):
         try:
             piece, end = chunked.feed(data)
         except ProtocolError as error:
-            exchange.fail_request(error)
+            exchange.refuse(error)
             return
         if chunked.done and end < len(data):
             self._keep_early(data[end:])

@@ -158,23 +158,23 @@ class HttpExchange:
         stats.downstream_rq_http1_total += 1
         down.state.exchanges.add(self)
         if not head.minor and not http.config.accept_http_10:
-            self.reply(local_reply.LOW_VERSION)
+            self._reply_early(local_reply.LOW_VERSION)
             return
         try:
             target = resolve(head)
         except ProtocolError as error:
-            self.fail_request(error)
+            self.refuse(error)
             return
         if isinstance(target, Reply):
             if target is local_reply.CONNECT_REFUSED:
                 down.keep = False
-            self.reply(target)
+            self._reply_early(target)
             return
         self.host_changed = target is not head.target
         normal = http.normalize(target)
         if isinstance(normal, Reply):
             stats.downstream_rq_failed_path_normalization += 1
-            self.reply(normal)
+            self._reply_early(normal)
             return
         if normal is not head.target:
             self.target_changed = normal != head.target
@@ -252,11 +252,11 @@ class HttpExchange:
                 else:
                     self._replay = b""
 
-    def fail_request(self, error: ProtocolError) -> None:
-        """The client broke the protocol in the middle of this request."""
+    def refuse(self, error: ProtocolError) -> None:
+        """The client broke the protocol, in this request's head or in the middle of its body."""
         self.http.stats.downstream_cx_protocol_error += 1
         self.request_done = False
-        self.reply(local_reply.malformed(error))
+        self._reply_early(local_reply.malformed(error))
 
     def downstream_lost(self, *, remote: bool) -> None:
         """The client is gone."""
@@ -413,6 +413,12 @@ class HttpExchange:
             self.bytes_sent = len(reply.body)
         down.write(down.edge.local_reply(self, reply, keep=down.keep))
         self._finish()
+
+    def _reply_early(self, reply: Reply) -> None:
+        """Answer a request whose target is not resolved; the log shows it as it came."""
+        if not self.path:
+            self.path = self.head.target.partition(b"?")[0]
+        self.reply(reply)
 
     # Attempts.
 

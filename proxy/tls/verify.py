@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -95,6 +96,7 @@ def _facts(der: bytes, fields: CertificateFields) -> PeerCertificate:
         dns=fields.dns_names,
         sha256=hashlib.sha256(der).hexdigest(),
         serial=f"{fields.serial_number:x}",
+        pem=ssl.DER_cert_to_PEM_cert(der),
     )
 
 

@@ -198,7 +198,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._receiver = None
         stats.upstream_cx_destroy_with_active_rq += 1
         stats.upstream_cx_destroy_remote_with_active_rq += 1
-        receiver.upstream_reset("connection_termination", "" if exc is None else str(exc))
+        # As Envoy names it: a body that ends before its framing does is the server's breach of the protocol.
+        reason = "connection_termination" if head is None or exc is not None else "protocol_error"
+        receiver.upstream_reset(reason, "" if exc is None else str(exc))
 
     def pause_writing(self) -> None:
         if self._receiver is not None:

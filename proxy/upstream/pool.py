@@ -183,6 +183,9 @@ class Pool:
                 cluster.breaker.release_connection()
                 cluster.stats.upstream_cx_active -= 1
         if connection is None:
+            out_of_use = cluster.unreachable(host)
+            if out_of_use:
+                self._state.loop.call_later(out_of_use, self._try_again, cluster, host)
             self._fail_all(host, queue, failure)
         elif connection.closed:
             # It ended between being made and being handed over; the pool was not told, since it had not taken it.
@@ -192,9 +195,14 @@ class Pool:
             self._fail_all(host, queue, ConnectError("remote_connection_failure", "connection termination"))
         else:
             self._connections.add(connection)
+            host.connect_failures = 0
             connection.pooled = True
             self.release(connection)
         self._forget_if_empty(host, queue)
+
+    def _try_again(self, cluster: Cluster, host: Host) -> None:
+        # The configuration may have changed meanwhile; the host went over to the cluster's successor.
+        self._state.hub.current.clusters.get(cluster.name, cluster).try_again(host)
 
     def _fail_all(self, host: Host, queue: _Queue, error: ConnectError) -> None:
         """Requests would be stuck behind a host that refuses connections: all of them decide anew (as in Envoy)."""
