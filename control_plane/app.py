@@ -38,11 +38,11 @@ from control_plane.ca.issuance_log import IssuanceLog
 from control_plane.ca.service import CertificateService
 from control_plane.ca.tokens import JoinTokens
 from control_plane.config import ControlPlaneConfig
-from control_plane.mesh import TranslatedMesh
 from control_plane.metrics import Metrics
 from control_plane.store.sqlite import SqliteOptions, SqliteStore
 from control_plane.translate.settings import MeshSettings
 from control_plane.xds import debug
+from control_plane.xds.mesh import RegistryMesh
 from control_plane.xds.push import Pusher
 from control_plane.xds.server import ServerIdentity, XdsServer
 from control_plane.xds.status import StatusBoard
@@ -103,7 +103,8 @@ class ControlPlane:
         self._background(_purge(service.tokens), "join token purge")
 
         board = StatusBoard(clock=time.time)
-        pusher = Pusher(store, TranslatedMesh(self._settings(), _pem(service)), board)
+        pusher = Pusher(store, RegistryMesh(self._settings(), _pem(service)), board)
+        pusher.counters.register(self._metrics)
         context = self._api_context(store, board)
 
         def more_routes(app: web.Application) -> None:
