@@ -1,52 +1,61 @@
-"""What a push needs of the registry and of translate, as one small protocol, so that tests can stand in for both.
+"""What a push needs of the registry and of translate, as one small protocol, and the real thing behind it.
 
-It must hold no state: a view comes in, a view goes out.
+The protocol lets tests stand in for both. This module must not know streams, nor the store's ways.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
+from control_plane.registry.view import View
 from control_plane.store.base import Event, Key, Snapshot
-
-View = TypeVar("View")
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One condition of an object, without what only the status knows (times, observed generation).
-
-    ``parent`` numbers the route's ``spec.parentRefs`` that it is about; ``None`` = all, or not a route.
-    """
-
-    type: str
-    status: bool
-    reason: str
-    message: str
-    parent: int | None = None
+from control_plane.translate.builder import Builder
+from control_plane.translate.node import Node
+from control_plane.translate.resources import Condition, Resources
+from control_plane.translate.settings import MeshSettings
 
 
-@dataclass(frozen=True, slots=True)
-class Translated:
-    """One node's resources: protobuf messages by type URL, where they come from, and what is wrong with what.
+class Mesh(Protocol):
+    """Registry and translate, joined. A view is opaque to the caller. Methods raise only for a defect."""
 
-    ``origins``: (type URL, resource name) -> keys of the objects that made the resource what it is.
-    """
-
-    resources: Mapping[str, Sequence[Any]]
-    origins: Mapping[tuple[str, str], Sequence[Key]] = field(default_factory=dict)
-    conditions: Mapping[Key, Sequence[Condition]] = field(default_factory=dict)
-
-
-class Mesh(Protocol[View]):
-    """Registry and translate, joined. All three are pure and raise only for a defect or unusable state."""
-
-    def load(self, snapshot: Snapshot) -> View: ...
-
-    def apply(self, view: View, events: Sequence[Event]) -> View: ...
-
-    def translate(self, view: View, node: Any) -> Translated:
-        """``node`` is an ``envoy.config.core.v3.Node``. Raises ``ValueError`` for metadata that it cannot use."""
+    def load(self, snapshot: Snapshot) -> Any:
+        """The view of a snapshot."""
         ...
+
+    def apply(self, view: Any, events: Sequence[Event]) -> Any:
+        """The view after ``events``."""
+        ...
+
+    def translate(self, view: Any, node: Node) -> Resources:
+        """One node's resources."""
+        ...
+
+    def conditions(self, view: Any) -> Mapping[Key, tuple[Condition, ...]]:
+        """What can be said of objects without any node."""
+        ...
+
+
+_NOBODY = Node("", "", "", "")
+
+
+class RegistryMesh:
+    """The real one. ``trust_bundle``: PEM roots, given to sidecars as the secret ``ROOTCA``."""
+
+    def __init__(self, settings: MeshSettings, trust_bundle: bytes | None = None) -> None:
+        self._settings = settings
+        self._builder = Builder(settings)
+        self.trust_bundle = trust_bundle
+        """May be assigned; :meth:`control_plane.xds.push.Pusher.refresh` then takes it to the sidecars."""
+
+    def load(self, snapshot: Snapshot) -> View:
+        return View(mesh_domain=self._settings.mesh_domain).at(snapshot)
+
+    def apply(self, view: View, events: Sequence[Event]) -> View:
+        return view.after(events)
+
+    def translate(self, view: View, node: Node) -> Resources:
+        return self._builder.translate(view, node, self.trust_bundle)
+
+    def conditions(self, view: View) -> Mapping[Key, tuple[Condition, ...]]:
+        return self._builder.translate(view, _NOBODY).conditions

@@ -117,12 +117,11 @@ class Session:
         sent: list[Action] = []
         for type_url in (*PUSH_ORDER, *(url for url in self.types if url not in PUSH_ORDER)):
             state = self.types.get(type_url)
-            if state is not None and state.in_flight is None:
-                if state.must_answer or state.asked or state.dirty or state.gone:
-                    may_change = self._may_change(state)
-                    send = self._next(state, may_change, may_change and type_url not in _REMOVED_LAST)
-                    if send is not None:
-                        sent.append(self._note_sent(state, send))
+            if state is not None and state.in_flight is None and state.is_owed():
+                may_change = self._may_change(state)
+                send = self._next(state, may_change, may_change and type_url not in _REMOVED_LAST)
+                if send is not None:
+                    sent.append(self._note_sent(state, send))
         for type_url in _REMOVED_LAST:
             state = self.types.get(type_url)
             if state is not None and state.gone and state.in_flight is None and self._may_remove(type_url):

@@ -61,6 +61,10 @@ class TypeState:
     def subscribed(self, name: str) -> bool:
         return self.wildcard or name in self.names
 
+    def is_owed(self) -> bool:
+        """Whether there may be something to send."""
+        return bool(self.must_answer or self.asked or self.dirty or self.gone)
+
     def forget(self, name: str) -> None:
         """The client no longer wants ``name``, and drops it on its own."""
         for names in (self.asked, self.dirty, self.rejected):

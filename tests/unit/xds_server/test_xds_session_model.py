@@ -96,7 +96,12 @@ class Client:
                 self.request(url, subscribe=held.names, first=True)
 
     def request(
-        self, url: str, subscribe: set[str] = frozenset(), gone: set[str] = frozenset(), *, first: bool = False
+        self,
+        url: str,
+        subscribe: set[str] = frozenset(),
+        gone: set[str] = frozenset(),
+        *,
+        first: bool = False,
     ) -> None:
         held = self.types[url]
         if self.delta:
