@@ -23,6 +23,25 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/ca/v1/bundle", "/ca/v1/certificates"})
 """What needs no principal. The CA's two endpoints check tokens and certificates themselves."""
 
+FOR_EVERY_ROLE = frozenset(
+    {
+        "/api",
+        "/api/{version}",
+        "/apis",
+        "/apis/{group}",
+        "/apis/{group}/{version}",
+        "/apis/mesh.tulle.io/v1/changesets",
+        "/openapi/v3",
+        "/openapi/v3/api/{openapi_version}",
+        "/openapi/v3/apis/{openapi_group}/{openapi_version}",
+        "/version",
+    }
+)
+"""Routes that tell nothing of the mesh, and the change sets, which check the namespace of each of their objects.
+
+Every other route needs the role for its ``{namespace}``, or for all namespaces if it has none.
+"""
+
 _READING = frozenset({"GET", "HEAD"})
 
 
@@ -55,7 +74,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 @web.middleware
 async def authorize(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Find the principal and, where the path names the resource, check its role. Raises 401, 403."""
+    """Find the principal and check its role. Raises 401, 403."""
     if request.path in OPEN_PATHS:
         return await handler(request)
     authenticator = context_of(request).authenticator
@@ -65,11 +84,10 @@ async def authorize(request: web.Request, handler: Handler) -> web.StreamRespons
         raise ApiError(
             403, f"{principal.name} is a workload: its certificate is good for /ca/v1/certificates only"
         )
-    verb = Verb.READ if request.method in _READING else Verb.WRITE
-    if "namespace" in request.match_info or "plural" in request.match_info:
+    resource = request.match_info.route.resource
+    if resource is not None and resource.canonical not in FOR_EVERY_ROLE:
+        verb = Verb.READ if request.method in _READING else Verb.WRITE
         principal.require(verb, request.match_info.get("namespace"))
-    elif request.path.startswith("/debug/"):
-        principal.require(verb, None)
     return await handler(request)
 
 

@@ -31,6 +31,7 @@ BODY_TIMEOUT = 10.0
 
 BUNDLE_PATH = "/ca/v1/bundle"
 CERTIFICATES_PATH = "/ca/v1/certificates"
+ALL_TOKENS_PATH = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
 TOKENS_PATH = f"/apis/{GROUP}/{VERSION}/namespaces/{{namespace}}/{PLURAL}"
 
 UNAUTHENTICATED_PATHS = frozenset({BUNDLE_PATH, CERTIFICATES_PATH})
@@ -82,6 +83,7 @@ def setup_routes(
     route("GET", BUNDLE_PATH, _answering(handlers.bundle))
     route("POST", CERTIFICATES_PATH, _answering(handlers.certificates))
     route("GET", TOKENS_PATH, _answering(handlers.list_tokens))
+    route("GET", ALL_TOKENS_PATH, _answering(handlers.list_tokens))
     route("POST", TOKENS_PATH, _answering(handlers.create_token))
     route("GET", TOKENS_PATH + "/{name}", _answering(handlers.get_token))
     route("DELETE", TOKENS_PATH + "/{name}", _answering(handlers.revoke_token))
@@ -127,7 +129,7 @@ class _Handlers:
 
     async def list_tokens(self, request: web.Request) -> web.Response:
         _principal(request)
-        stored, revision = await self._service.tokens.list(request.match_info["namespace"])
+        stored, revision = await self._service.tokens.list(request.match_info.get("namespace"))
         return web.json_response(resource.show_list(list(stored), revision))
 
     async def create_token(self, request: web.Request) -> web.Response:

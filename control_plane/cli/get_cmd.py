@@ -29,7 +29,7 @@ _RECONNECT = 1.0
 @click.option(
     "-o",
     "--output",
-    type=click.Choice(["table", "wide", "yaml", "json", "name"]),
+    type=click.Choice(["table", "yaml", "json", "name"]),
     default="table",
     show_default=True,
 )
@@ -129,7 +129,7 @@ class _View:
         return str(body["metadata"]["resourceVersion"])
 
     def _print_event(self, kind: str, body: Mapping[str, Any]) -> None:
-        if self._output in ("table", "wide"):
+        if self._output == "table":
             row = [cell(body) for _, cell in self._columns]
             if kind == "DELETED":
                 row[-1] = "deleted"

@@ -43,14 +43,17 @@ def create(namespace: str, service_account: str, ttl: str, uses: int, config: Pa
 
 @token.command()
 @click.option("-n", "--namespace", default="default", show_default=True)
+@click.option("-A", "--all-namespaces", is_flag=True)
 @config_option
-def ls(namespace: str, config: Path) -> None:
-    """List the tokens of a namespace."""
+def ls(namespace: str, all_namespaces: bool, config: Path) -> None:
+    """List tokens, without their secrets."""
     from control_plane.cli import table
 
-    items = _ask(Connection.open(config), "GET", _path(namespace))["items"]
+    path = "/apis/mesh.tulle.io/v1/jointokens" if all_namespaces else _path(namespace)
+    items = _ask(Connection.open(config), "GET", path)["items"]
     rows = [
         [
+            item["metadata"]["namespace"],
             item["metadata"]["name"],
             item["spec"]["serviceAccount"],
             f"{item['status'].get('used', 0)}/{item['spec'].get('uses', 1)}",
@@ -58,7 +61,7 @@ def ls(namespace: str, config: Path) -> None:
         ]
         for item in items
     ]
-    click.echo(table.render(["NAME", "SERVICE-ACCOUNT", "USED", "EXPIRES"], rows))
+    click.echo(table.render(["NAMESPACE", "NAME", "SERVICE-ACCOUNT", "USED", "EXPIRES"], rows))
 
 
 @token.command()

@@ -78,6 +78,13 @@ class Api:
         return self.session.request(method, self.base + path, data=data, headers=headers)
 
 
+def more_routes(app: web.Application) -> None:
+    async def extra(_request: web.Request) -> web.Response:
+        return web.Response(text="for those who may read everything")
+
+    app.router.add_get("/extra", extra)
+
+
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     store = await SqliteStore.open(tmp_path / "s.db", SqliteOptions(keep_revisions=10, watch_window=2))
@@ -91,7 +98,9 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         limits=LIMITS,
         counters=Counters.register(Metrics()),
     )
-    runner = web.AppRunner(server.build(context), handle_signals=False, access_log=None, shutdown_timeout=2)
+    runner = web.AppRunner(
+        server.build(context, more_routes), handle_signals=False, access_log=None, shutdown_timeout=2
+    )
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]
@@ -359,6 +368,7 @@ class TestAccess:
         assert (await api.ask("GET", "/apis", token=token))[0] == 200
         history = "/apis/mesh.tulle.io/v1/revisions"
         assert (await api.ask("GET", history, token=token))[0] == everywhere
+        assert (await api.ask("GET", "/extra", token=token))[0] == everywhere
         mixed = {"objects": [service(), service(namespace="other")]}
         assert (await api.ask("POST", CHANGESETS, mixed, token=token))[0] == (
             200 if write_other == 201 else 403
