@@ -63,36 +63,37 @@ def _truncated(getter: Getter, length: int) -> Getter:
     return get
 
 
+def _weave(parts: list[Part]) -> tuple[list[str], list[Getter]]:
+    """Literals at the even places, empty places for the getters' values between them, and the getters."""
+    chunks, getters = [""], []
+    for part in parts:
+        if isinstance(part, str):
+            chunks[-1] += part
+        else:
+            chunks += ["", ""]
+            getters.append(part)
+    return chunks, getters
+
+
 def compile_text(text: str, field: str, *, omit_empty: bool = False, hostname: str = "") -> Render:
     """A text line. A missing value is ``-``, or nothing with ``omit_empty``."""
     missing = "" if omit_empty else "-"
-    template = ""
-    getters: list[Getter] = []
-    for part in parse(text, field, hostname):
-        if isinstance(part, str):
-            template += part.replace("%", "%%")
-        else:
-            template += "%s"
-            getters.append(part)
-    if not getters:
-        constant = template % ()
-        return lambda x: constant
+    chunks, getters = _weave(parse(text, field, hostname))
 
     def render(x: Exchange) -> str:
-        values = []
+        line = chunks.copy()
+        at = 1
         for get in getters:
             value = get(x)
-            if value.__class__ is str:
-                if not value.isprintable():
-                    value = _visible(value)
-            elif value is None:
-                value = missing
-            elif value.__class__ is bytes:
-                value = decode(value)
-                if not value.isprintable():
-                    value = _visible(value)
-            values.append(value)
-        return template % tuple(values)
+            if value is None:
+                line[at] = missing
+            elif isinstance(value, int):
+                line[at] = str(value)
+            else:
+                shown = value if isinstance(value, str) else decode(value)
+                line[at] = shown if shown.isprintable() else _visible(shown)
+            at += 2
+        return "".join(line)
 
     return render
 
@@ -114,45 +115,48 @@ def compile_json(spec: JsonLogFormat, field: str, *, omit_empty: bool = False, h
     if omit_empty:
         sparse = _sparse(spec, field, hostname)
         return lambda x: (sparse(x) or "{}") + "\n"
-    template, getters = _dense(spec, field, hostname)
-    template += "\n"
+    chunks, getters = _weave([*_dense(spec, field, hostname), "\n"])
 
     def render(x: Exchange) -> str:
-        values: list[object] = []
-        for get in getters:
-            value = get(x)
-            if value.__class__ is str:
-                value = quote(value)
-            elif value is None:
-                value = "null"
-            elif value.__class__ is bytes:
-                value = quote(decode(value))
-            values.append(value)
-        return template % tuple(values)
+        line = chunks.copy()
+        line[1::2] = [
+            quote(value)
+            if isinstance(value := get(x), str)
+            else str(value)
+            if isinstance(value, int)
+            else "null"
+            if value is None
+            else quote(decode(value))
+            for get in getters
+        ]
+        return "".join(line)
 
     return render
 
 
-def _dense(spec: object, field: str, hostname: str) -> tuple[str, list[Getter]]:
-    """A ``%`` template of JSON text and the getters for its places."""
+def _dense(spec: object, field: str, hostname: str) -> list[Part]:
+    """JSON text with getters for its values."""
     if isinstance(spec, JsonLogFormat):
-        template, getters = [], []
+        parts: list[Part] = ["{"]
         for key, value in sorted(spec.fields, key=lambda pair: pair[0]):
-            inner, found = _dense(value, f"{field}.{key}", hostname)
-            template.append(f"{quote(key)}:".replace("%", "%%") + inner)
-            getters += found
-        return "{" + ",".join(template) + "}", getters
+            parts += [
+                f"{',' if len(parts) > 1 else ''}{quote(key)}:",
+                *_dense(value, f"{field}.{key}", hostname),
+            ]
+        return [*parts, "}"]
     if isinstance(spec, tuple | list):
-        inners = [_dense(value, f"{field}[{n}]", hostname) for n, value in enumerate(spec)]
-        return "[" + ",".join(i for i, _ in inners) + "]", [g for _, found in inners for g in found]
+        parts = ["["]
+        for n, value in enumerate(spec):
+            parts += ["," if n else "", *_dense(value, f"{field}[{n}]", hostname)]
+        return [*parts, "]"]
     if not isinstance(spec, str):
-        return _constant(spec, field), []
+        return [_constant(spec, field)]
     parts = parse(spec, field, hostname)
     if len(parts) == 1 and not isinstance(parts[0], str):
-        return "%s", [parts[0]]
-    if all(isinstance(part, str) for part in parts):
-        return quote("".join(part for part in parts if isinstance(part, str))).replace("%", "%%"), []
-    return "%s", [compile_plain(spec, field, missing="-", hostname=hostname)]
+        return parts
+    if not any(callable(part) for part in parts):
+        return [quote("".join(part for part in parts if isinstance(part, str)))]
+    return [compile_plain(spec, field, missing="-", hostname=hostname)]
 
 
 def _sparse(spec: object, field: str, hostname: str) -> Callable[[Exchange], str | None]:
@@ -173,7 +177,7 @@ def _sparse(spec: object, field: str, hostname: str) -> Callable[[Exchange], str
         items = [_sparse(value, f"{field}[{n}]", hostname) for n, value in enumerate(spec)]
         return lambda x: "[" + ",".join(v for v in (get(x) for get in items) if v is not None) + "]"
     if not isinstance(spec, str):
-        constant = _constant(spec, field).replace("%%", "%")
+        constant = _constant(spec, field)
         return lambda x: constant
     parts = parse(spec, field, hostname)
     if len(parts) != 1 or isinstance(parts[0], str):
@@ -194,7 +198,7 @@ def _sparse(spec: object, field: str, hostname: str) -> Callable[[Exchange], str
 
 def _constant(value: object, field: str) -> str:
     try:
-        return json.dumps(value).replace("%", "%%")
+        return json.dumps(value)
     except TypeError:
         raise ConfigError(field, f"{value!r} has no JSON form") from None
 

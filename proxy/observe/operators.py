@@ -234,38 +234,35 @@ def _names(argument: str, operator: str, field: str) -> list[str]:
 
 
 def _request_header(argument: str, field: str) -> Getter:
-    getters = [_REQUEST.get(name) or _header(_head, name.encode()) for name in _names(argument, "REQ", field)]
+    getters = [_REQUEST.get(name) or _of_request(name.encode()) for name in _names(argument, "REQ", field)]
     return _first_of(getters)
 
 
 def _response_header(argument: str, field: str) -> Getter:
-    getters = [
-        _RESPONSE.get(name) or _header(_answer, name.encode()) for name in _names(argument, "RESP", field)
-    ]
+    getters = [_RESPONSE.get(name) or _of_response(name.encode()) for name in _names(argument, "RESP", field)]
     return _first_of(getters)
 
 
-def _head(x: Exchange) -> Head | None:
-    return x.head
-
-
-def _answer(x: Exchange) -> Head | None:
-    return x.response
-
-
-def _header(of: Callable[[Exchange], Head | None], name: bytes) -> Getter:
-    """As in Envoy, of several lines the first."""
-
+def _of_request(name: bytes) -> Getter:
     def get(x: Exchange) -> Value:
-        head = of(x)
-        if head is None:
-            return None
-        value = head.get(name)
-        if value is not None and b", " in value:
-            return head.values(name)[0]
-        return value
+        head = x.head
+        return None if head is None else _first_line(head, name)
 
     return get
+
+
+def _of_response(name: bytes) -> Getter:
+    def get(x: Exchange) -> Value:
+        head = x.response
+        return None if head is None else _first_line(head, name)
+
+    return get
+
+
+def _first_line(head: Head, name: bytes) -> Value:
+    """As in Envoy, of several lines the first."""
+    value = head.get(name)
+    return value if value is None or b", " not in value else head.values(name)[0]
 
 
 def _first_of(getters: list[Getter]) -> Getter:

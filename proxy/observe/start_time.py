@@ -23,6 +23,7 @@ def compile_time(pattern: str, field: str) -> Callable[[float], str]:
         raise ConfigError(field, f"START_TIME: unknown time specifier {unknown[0]!r}")
     parts = _SUBSECOND.split(pattern)
     texts, digits = parts[0::2], [int(d or 9) for d in parts[1::2]]
+    milliseconds_alone = digits == [3]
     cached_second = -1
     cached: list[str] = []
 
@@ -38,8 +39,8 @@ def compile_time(pattern: str, field: str) -> Callable[[float], str]:
         if not digits:
             return cached[0]
         micros = int((at - second) * 1_000_000)
-        if len(digits) == 1:
-            return cached[0] + _fraction(micros, digits[0]) + cached[1]
+        if milliseconds_alone:
+            return f"{cached[0]}{micros // 1000:03d}{cached[1]}"
         out = cached[0]
         for text, n in zip(cached[1:], digits, strict=True):
             out += _fraction(micros, n) + text
@@ -49,8 +50,6 @@ def compile_time(pattern: str, field: str) -> Callable[[float], str]:
 
 
 def _fraction(micros: int, digits: int) -> str:
-    if digits == 3:
-        return f"{micros // 1000:03d}"
     return f"{micros:06d}000"[:digits]
 
 

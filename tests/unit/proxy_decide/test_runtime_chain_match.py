@@ -26,7 +26,7 @@ def _find(chains: list[FilterChainMatch], default: str | None = None, **conn: An
         (conn.pop("ip", "10.1.0.5"), conn.pop("port", 80)),
         **conn,
     )
-    return find(info)  # type: ignore[arg-type]
+    return find(info)
 
 
 @pytest.mark.parametrize(

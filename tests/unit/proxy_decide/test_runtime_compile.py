@@ -227,7 +227,8 @@ def test_a_dry_run_touches_nothing() -> None:
 def test_a_listener_warms_until_its_routes_come_and_the_old_one_serves_meanwhile() -> None:
     hub = _hub()
     waiting = hub.apply(replace(BASIC, routes={}))
-    assert (waiting.listeners, waiting.warming) == ({}, {"l"})
+    assert not waiting.listeners
+    assert waiting.warming == {"l"}
     ready = hub.apply(BASIC)
     assert not ready.warming
     again = hub.apply(replace(BASIC, listeners={"l": _listener(_hcm("other"))}))
@@ -298,7 +299,7 @@ def test_header_edits_of_all_levels_with_operators() -> None:
     assert edits.render is not None
     head = FakeHead("/", ("x-q", "a"), ("x-gone", "1"))
     assert edits.render(head, FakeExchange(head)) == (
-        {b"x-gone"},
+        frozenset((b"x-gone",)),
         b"x-w: w\r\nx-r: a|HTTP/1.1\r\nx-v: 50%\r\nx-t: t\r\n",
     )
 
