@@ -102,7 +102,9 @@ class Sidecar:
         )
         identities.subscribe(self._new_identity)
         self.admin.identities = identities
-        session = DeltaSession(node.build(managed.node), self.apply)
+        session = DeltaSession(
+            node.build(managed.node), self.apply, check=self.hub.check, clock=self.loop.time
+        )
         self.admin.session = session
         cache = ConfigCache(managed.state_dir)
         self.on_settled = lambda: _save(cache, session)

@@ -25,6 +25,10 @@ class Hub:
         """Have ``on_swap(old, new)`` called after each swap, in order of subscription."""
         self._subscribers.append(on_swap)
 
+    def check(self, config: Config) -> None:
+        """Try whether ``config`` could be used, and change nothing. Raises ``ConfigError``."""
+        compile_config(config, self.current, self._env)
+
     def apply(self, config: Config) -> Runtime:
         """Compile ``config`` and make it current.
 

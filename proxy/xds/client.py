@@ -23,6 +23,7 @@ from grpclib.protocol import H2Protocol
 
 from certs.svid import SvidError, check_leaf
 from proxy.model.address import SocketAddress
+from proxy.model.config import ConfigError
 from proxy.xds.session import DeltaSession
 
 log = logging.getLogger(__name__)
@@ -158,8 +159,13 @@ class AdsClient:
                 reason = "the control plane ended the stream"
             except (GRPCError, StreamTerminatedError, ProtocolError, OSError, TimeoutError) as error:
                 reason = _describe(error)
+            except Exception as error:
+                # Whatever one response brings about, the sidecar must go on hearing of the next.
+                log.exception("xDS at %s: a response could not be handled", self._address)
+                reason = _describe(error)
             finally:
                 self.connected = False
+                self._session.disconnected()
             if self._stopping.is_set():
                 return
             self.failures += 1
@@ -191,19 +197,41 @@ class AdsClient:
         finally:
             channel.close()
 
+    def _patience(self) -> float | None:
+        """Seconds until the session gives up waiting for a resource."""
+        deadline = self._session.deadline()
+        return None if deadline is None else max(deadline - asyncio.get_running_loop().time(), 0.0)
+
+    def _expire(self) -> None:
+        try:
+            gone = self._session.expire()
+        except ConfigError as error:
+            log.error("cannot go on without what did not come: %s", error)
+            return
+        if gone:
+            log.warning("taken not to exist, since the control plane did not send it: %s", ", ".join(gone))
+            self._on_change()
+
     async def _converse(self, stream: Stream[Any, Any]) -> None:
         stopping = asyncio.ensure_future(self._stopping.wait())
         receiving: asyncio.Task[Any] | None = None
         try:
             while True:
-                receiving = asyncio.ensure_future(stream.recv_message())
-                await asyncio.wait((receiving, stopping), return_when=asyncio.FIRST_COMPLETED)
+                if receiving is None:
+                    receiving = asyncio.ensure_future(stream.recv_message())
+                await asyncio.wait(
+                    (receiving, stopping), timeout=self._patience(), return_when=asyncio.FIRST_COMPLETED
+                )
+                if not receiving.done() and not stopping.done():
+                    self._expire()
+                    continue
                 if not receiving.done():
                     await stream.end()
                     # The control plane answers the half-close by ending its side.
                     await asyncio.wait((receiving,), timeout=0.5)
                     return
                 response = receiving.result()
+                receiving = None
                 if response is None:
                     return
                 if not self.connected:

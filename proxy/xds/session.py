@@ -7,7 +7,7 @@ does no input or output and does not know how a configuration takes effect: that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from proxy.xds.decode.resources import (
     LISTENER,
     ROUTE,
     SECRET,
+    Reference,
     Resource,
     decode,
     references,
@@ -38,6 +39,8 @@ WILDCARD = (CLUSTER, LISTENER)
 BY_NAME = (ENDPOINT, SECRET, ROUTE)
 #: The order of first requests: what must be there before what refers to it is used.
 ORDER = (CLUSTER, ENDPOINT, SECRET, LISTENER, ROUTE)
+#: Seconds after which a resource that was asked for and did not come is taken not to exist (xDS protocol).
+DOES_NOT_EXIST_AFTER = 15.0
 #: gRPC INVALID_ARGUMENT, the code of a NACK.
 INVALID_ARGUMENT = 3
 #: A NACK's text is cut here: it travels in one message with everything else.
@@ -69,11 +72,26 @@ class DeltaSession:
 
     ``node`` is the ``core.v3.Node`` sent with the first request of each stream. ``apply`` puts a configuration into
     force or raises :class:`ConfigError`; then the response that brought it is NACKed and nothing has changed.
+    ``check`` only tries: what is ACKed while the routes it refers to are under way must not turn out to be unusable
+    when they come. ``clock`` gives seconds that only grow.
     """
 
-    def __init__(self, node: Any, apply: Callable[[Config], object]) -> None:
+    def __init__(
+        self,
+        node: Any,
+        apply: Callable[[Config], object],
+        *,
+        check: Callable[[Config], object] = lambda config: None,
+        clock: Callable[[], float] = lambda: 0.0,
+        does_not_exist_after: float = DOES_NOT_EXIST_AFTER,
+    ) -> None:
         self._node = node
         self._apply = apply
+        self._check = check
+        self._clock = clock
+        self._does_not_exist_after = does_not_exist_after
+        self._absent: set[Reference] = set()
+        self._deadlines: dict[Reference, float] = {}
         self._held: dict[str, dict[str, Held]] = {url: {} for url in ORDER}
         self._subscribed: dict[str, set[str]] = {url: set() for url in BY_NAME}
         self.stats: dict[str, SessionStats] = {url: SessionStats() for url in ORDER}
@@ -89,7 +107,7 @@ class DeltaSession:
         """Whether listeners and clusters have come, and everything that they refer to."""
         if not all(self.stats[url].update_success for url in WILDCARD):
             return False
-        return all(name in self._held[url] for url in BY_NAME for name in self._subscribed[url])
+        return not self._missing()
 
     def connected(self) -> list[Request]:
         """The first requests of a new stream."""
@@ -106,7 +124,29 @@ class DeltaSession:
             for name, held in self._held[url].items():
                 request.initial_resource_versions[name] = held.version
             requests.append(request)
+        self._deadlines = {}
+        self._set_deadlines()
         return requests
+
+    def disconnected(self) -> None:
+        """The stream is gone: what is held stays, and nothing is taken not to exist until there is another one."""
+        self._deadlines = {}
+
+    def deadline(self) -> float | None:
+        """When :meth:`expire` is due, on ``clock``."""
+        return min(self._deadlines.values(), default=None)
+
+    def expire(self) -> list[str]:
+        """Go on without what has not come in time; which resources that are. Raises :class:`ConfigError`."""
+        now = self._clock()
+        due = {ref for ref, deadline in self._deadlines.items() if deadline <= now}
+        if not due:
+            return []
+        for ref in due:
+            del self._deadlines[ref]
+        self._apply(self._config(self._held, self.version, self._absent | due))
+        self._absent |= due
+        return [f"{KINDS[url].label}[{name}]" for url, name in sorted(due)]
 
     def received(self, response: Response) -> list[Request]:
         """Take one response: the ACK or NACK, and changed subscriptions."""
@@ -118,10 +158,15 @@ class DeltaSession:
         stats.update_attempt += 1
         try:
             staged = self._stage(url, response)
-            if staged is not None:
-                everything = {**self._held, url: staged}
-                self._apply(self._config(everything, response.system_version_info))
+            absent = self._absent_after(url, response)
+            if staged is not None or absent != self._absent:
+                everything = self._held if staged is None else {**self._held, url: staged}
+                version = response.system_version_info
+                if url in WILDCARD:
+                    self._check_warming(everything, version, absent)
+                self._apply(self._config(everything, version, absent))
                 self._held = everything
+                self._absent = absent
         except ConfigError as error:
             stats.update_rejected += 1
             self.last_error = str(error)
@@ -129,7 +174,9 @@ class DeltaSession:
         stats.update_success += 1
         self.version = response.system_version_info
         ack = discovery_pb2.DeltaDiscoveryRequest(type_url=url, response_nonce=response.nonce)
-        return [ack, *self._resubscribe()]
+        requests = [ack, *self._resubscribe()]
+        self._set_deadlines()
+        return requests
 
     def restore(self, resources: Iterable[Any]) -> None:
         """Put resources that were :meth:`saved <saved>` earlier into force. Raises :class:`ConfigError`."""
@@ -141,7 +188,7 @@ class DeltaSession:
                 raise ConfigError(saved.name, f"{any_message.type_url} is not a type that is kept")
             resource = decode(kind, saved.name, any_message.type_url, any_message.value)
             everything[kind.type_url][saved.name] = Held(saved.version, any_message, resource)
-        self._apply(self._config(everything, "restored"))
+        self._apply(self._config(everything, "restored", ()))
         self._held = everything
         for url in WILDCARD:
             self.stats[url].update_success += 1
@@ -181,21 +228,53 @@ class DeltaSession:
                 continue
             staged[item.name] = Held(item.version, item.resource, resource)
             changed = True
-        for name in response.removed_resources:
-            changed |= staged.pop(name, None) is not None
+        if url in WILDCARD:
+            for name in response.removed_resources:
+                changed |= staged.pop(name, None) is not None
         if len(errors) == 1:
             raise errors[0]
         if errors:
             raise ConfigError(errors[0].path, "; ".join([errors[0].message, *map(str, errors[1:])]))
         return staged if changed else None
 
+    def _absent_after(self, url: str, response: Response) -> set[Reference]:
+        """What is known not to exist once ``response`` is taken.
+
+        As in Envoy, endpoints, secrets and routes that are held outlive their removal: they go when nothing refers to
+        them any more.
+        """
+        if url in WILDCARD:
+            return self._absent
+        gone = {
+            (url, name)
+            for name in response.removed_resources
+            if name in self._subscribed[url] and name not in self._held[url]
+        }
+        return (self._absent | gone) - {(url, item.name) for item in response.resources}
+
+    def _missing(self) -> set[Reference]:
+        """What was asked for, has not come and is not known not to exist."""
+        asked = {
+            (url, name) for url in BY_NAME for name in self._subscribed[url] if name not in self._held[url]
+        }
+        return asked - self._absent
+
+    def _set_deadlines(self) -> None:
+        until = self._clock() + self._does_not_exist_after
+        self._deadlines = {ref: self._deadlines.get(ref, until) for ref in self._missing()}
+
+    def _check_warming(
+        self, held: Mapping[str, Mapping[str, Held]], version: str, absent: Collection[Reference]
+    ) -> None:
+        """Try listeners whose routes have not come as if they had. Raises :class:`ConfigError`."""
+        waiting = {(ROUTE, name) for name in _wanted(held)[ROUTE] if name not in held[ROUTE]}
+        if not waiting.issubset(absent):
+            self._check(self._config(held, version, waiting | set(absent)))
+
     def _resubscribe(self) -> list[Request]:
         """Ask for what listeners and clusters now refer to, and give up what they no longer do."""
-        wanted: dict[str, set[str]] = {url: set() for url in BY_NAME}
-        for url in WILDCARD:
-            for held in self._held[url].values():
-                for needed, name in references(held.resource):
-                    wanted[needed].add(name)
+        wanted = _wanted(self._held)
+        self._absent = {(url, name) for url, name in self._absent if name in wanted[url]}
         requests = []
         for url in BY_NAME:
             more = wanted[url] - self._subscribed[url]
@@ -223,9 +302,12 @@ class DeltaSession:
         return request
 
     @staticmethod
-    def _config(held: Mapping[str, Mapping[str, Held]], version: str) -> Config:
+    def _config(
+        held: Mapping[str, Mapping[str, Held]], version: str, absent: Collection[Reference]
+    ) -> Config:
         listeners: dict[str, Listener] = {}
-        routes: dict[str, RouteConfiguration] = {}
+        # A route configuration that does not exist answers 404; without it its listener would wait for ever.
+        routes = {name: RouteConfiguration(name, ()) for url, name in absent if url == ROUTE}
         clusters: dict[str, Cluster] = {}
         assignments: dict[str, LoadAssignment] = {}
         secrets: dict[str, Secret] = {}
@@ -243,3 +325,13 @@ class DeltaSession:
                 else:
                     secrets[name] = resource
         return Config(version, listeners, routes, clusters, assignments, secrets)
+
+
+def _wanted(held: Mapping[str, Mapping[str, Held]]) -> dict[str, set[str]]:
+    """Names that listeners and clusters refer to, by type URL."""
+    wanted: dict[str, set[str]] = {url: set() for url in BY_NAME}
+    for url in WILDCARD:
+        for one in held[url].values():
+            for needed, name in references(one.resource):
+                wanted[needed].add(name)
+    return wanted
