@@ -137,10 +137,12 @@ class ControlPlane:
             clock=_utc_now,
             passphrase=bootstrap.read_passphrase(config.ca_passphrase_file),
         )
+        issuance_log = IssuanceLog(config.data_dir / "issuance.jsonl")
+        self._cleanup.callback(issuance_log.close)
         service = CertificateService(
             authority,
             JoinTokens(store, authority.root_pin, clock=_utc_now),
-            IssuanceLog(config.data_dir / "issuance.jsonl"),
+            issuance_log,
             clock=_utc_now,
             svid_lifetime=config.svid_lifetime,
         )

@@ -7,11 +7,13 @@ what a role may do.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -55,21 +57,32 @@ class AccessTokens:
 
     def create(self, name: str, role: str, namespaces: Sequence[str], expires: int = 0) -> str:
         """Make a token and return its text, which nobody can read again. Raises :class:`TokenFileError`."""
-        self._refresh()
-        if any(token.name == name for token in self._tokens.values()):
-            raise TokenFileError(f"there is an access token named {name!r} already: revoke it first")
         text = PREFIX + secrets.token_urlsafe(32)
         entry = AccessToken(name, role, tuple(namespaces), _hash(text), expires)
-        self._write([*self._tokens.values(), entry])
+        with self._alone():
+            if any(token.name == name for token in self._tokens.values()):
+                raise TokenFileError(f"there is an access token named {name!r} already: revoke it first")
+            self._write([*self._tokens.values(), entry])
         return text
 
     def revoke(self, name: str) -> None:
         """Forget a token. Raises :class:`TokenFileError` if there is none of that name."""
-        self._refresh()
-        kept = [token for token in self._tokens.values() if token.name != name]
-        if len(kept) == len(self._tokens):
-            raise TokenFileError(f"there is no access token named {name!r}")
-        self._write(kept)
+        with self._alone():
+            kept = [token for token in self._tokens.values() if token.name != name]
+            if len(kept) == len(self._tokens):
+                raise TokenFileError(f"there is no access token named {name!r}")
+            self._write(kept)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock under which the file is changed, with its newest content read."""
+        lock = os.open(self.path.with_name(self.path.name + ".lock"), os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._refresh()
+            yield
+        finally:
+            os.close(lock)
 
     def _refresh(self) -> None:
         try:

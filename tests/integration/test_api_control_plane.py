@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import ssl
 import stat
 import subprocess
@@ -375,6 +376,20 @@ def test_secrets_are_the_owners_alone(shared: Plane) -> None:
     assert {stat.S_IMODE(file.stat().st_mode) for file in private} == {0o600}, private
 
 
+def test_sidecars_without_a_certificate_of_the_mesh_are_not_served(shared: Plane) -> None:
+    host, _, port = shared.run["xds"].rpartition(":")
+    context = trusting(shared)
+    context.check_hostname = False
+    context.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection((host, int(port)), timeout=10) as raw,
+        pytest.raises((OSError, ssl.SSLError)),context.wrap_socket(raw) as tls
+    ):
+        tls.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
+        if not tls.recv(1):
+            raise ConnectionResetError
+
+
 def test_metrics_are_prometheus_text(shared: Plane) -> None:
     host, _, port = shared.run["monitoring"].rpartition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=10)
@@ -383,7 +398,12 @@ def test_metrics_are_prometheus_text(shared: Plane) -> None:
     text = response.read().decode()
     connection.close()
     assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
-    for name in ("tulle_store_revision", "tulle_api_watches", "tulle_ca_certificates_issued_total"):
+    for name in (
+        "tulle_store_revision",
+        "tulle_api_watches",
+        "tulle_ca_certificates_issued_total",
+        "tulle_xds_pushes_total",
+    ):
         assert re.search(rf"^{name} \d+$", text, re.MULTILINE), name
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,11 @@ class TestTokens:
         assert server.find(text, 0) is not None
         tokens.revoke("ci")
         assert server.find(text, 0) is None
+
+    def test_concurrent_creations_lose_none(self, tokens: AccessTokens) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            texts = list(pool.map(lambda n: AccessTokens(tokens.path).create(f"t{n}", "view", []), range(16)))
+        assert all(tokens.find(text, 0) for text in texts)
 
     def test_expiry(self, tokens: AccessTokens) -> None:
         text = tokens.create("ci", "edit", [], expires=100)
