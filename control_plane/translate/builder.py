@@ -87,6 +87,10 @@ class Builder:
                 conditions[key] = (*conditions.get(key, ()), *extra)
         return self._upstreams(joined, client).with_own(part, conditions)
 
+    def conditions(self, view: View) -> Mapping[Key, tuple[Condition, ...]]:
+        """What can be said of all objects of a view without any node."""
+        return self._join(view).conditions
+
     def _join(self, view: View) -> _Joined:
         joined = self._joined
         if joined is not None and joined.view is view:

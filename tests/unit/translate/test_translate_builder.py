@@ -188,6 +188,7 @@ def test_every_resource_has_origins_and_every_object_a_condition() -> None:
     found = translate(View().at(current), NODES[0])
     assert set(found.origins) == {(url, name) for url, named in found.by_type.items() for name in named}
     assert set(found.conditions) == set(current.objects)
+    assert Builder(MeshSettings()).conditions(View().at(current)) == found.conditions
 
 
 def test_a_cache_forgets_what_two_views_did_not_ask_for() -> None:
