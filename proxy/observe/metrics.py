@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from typing import Protocol
 
+from proxy.match.regex import compile_regex
 from proxy.model.stats import ClusterStats, Histogram
 from proxy.observe.store import StatStore
 
@@ -51,8 +53,17 @@ class Metric:
     gauge: bool = False
 
 
-def gather(store: StatStore, clusters: Iterable[tuple[str, ClusterStats]]) -> Iterator[Metric]:
-    """Every series. ``clusters``: name and statistics of each."""
+class CountedCluster(Protocol):
+    """A cluster, as far as its statistics go."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def stats(self) -> ClusterStats: ...
+
+
+def gather(store: StatStore, clusters: Iterable[CountedCluster]) -> Iterator[Metric]:
+    """Every series."""
     labels: Labels
     for prefix, http in store.http.items():
         labels = (("envoy_http_conn_manager_prefix", prefix),)
@@ -91,7 +102,7 @@ def gather(store: StatStore, clusters: Iterable[tuple[str, ClusterStats]]) -> It
         yield from _group(
             cluster, prefix, "cluster.", labels, classes="upstream_rq", times="upstream_rq_time"
         )
-        for code, count in sorted(cluster.rq_codes.items()):
+        for code, count in sorted(cluster.stats.rq_codes.items()):
             if 100 <= code <= 599:
                 yield Metric(
                     f"{prefix}upstream_rq_{code}",
@@ -137,17 +148,31 @@ def _group(
         yield Metric(prefix + name, family + name, labels, value, gauge=_GAUGE.search(name) is not None)
 
 
-def stats_text(metrics: Iterable[Metric], matches: re.Pattern[str] | None = None) -> str:
-    """Envoy's ``/stats``: ``name: value`` lines by name, histograms last; ``matches`` is its ``filter``."""
+def stats_text(
+    store: StatStore,
+    clusters: Iterable[CountedCluster],
+    *,
+    pattern: str | None = None,
+    used_only: bool = False,
+) -> str:
+    """Envoy's ``/stats``: ``name: value`` lines by name, histograms last.
+
+    ``pattern`` is its ``filter``, found anywhere in a name; ``used_only`` leaves out what is still zero. Raises
+    ``ValueError`` when ``pattern`` is not a usable regular expression.
+    """
+    # The pattern comes from whoever reaches the admin port: it gets linear time, as everybody's does.
+    matches = None if pattern is None else compile_regex(f".*(?:{pattern}).*", "filter")
     counters: list[str] = []
     histograms: list[str] = []
-    for metric in metrics:
-        if matches is not None and not matches.search(metric.name):
+    for metric in gather(store, clusters):
+        value = metric.value
+        if matches is not None and not matches(metric.name.encode()):
             continue
-        if isinstance(metric.value, Histogram):
-            histograms.append(f"{metric.name}: {_quantiles(metric.value)}\n")
-        else:
-            counters.append(f"{metric.name}: {metric.value}\n")
+        if isinstance(value, Histogram):
+            if value.count or not used_only:
+                histograms.append(f"{metric.name}: {_quantiles(value)}\n")
+        elif value or not used_only:
+            counters.append(f"{metric.name}: {value}\n")
     return "".join(sorted(counters)) + "".join(sorted(histograms))
 
 
@@ -158,10 +183,10 @@ def _quantiles(histogram: Histogram) -> str:
     return " ".join(f"P{q * 100:g}(nan,{histogram.quantile(q) / 1000:g})" for q in QUANTILES)
 
 
-def prometheus_text(metrics: Iterable[Metric]) -> str:
+def prometheus_text(store: StatStore, clusters: Iterable[CountedCluster]) -> str:
     """Envoy's ``/stats/prometheus`` (text format 0.0.4), families by name."""
     families: dict[str, list[Metric]] = {}
-    for metric in metrics:
+    for metric in gather(store, clusters):
         families.setdefault("envoy_" + re.sub(r"[^A-Za-z0-9_]", "_", metric.family), []).append(metric)
     out: list[str] = []
     for family, members in sorted(families.items()):

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.model.stats import ClusterStats, Histogram
-from proxy.observe.metrics import gather, prometheus_text, stats_text
+from proxy.observe.metrics import prometheus_text, stats_text
 from proxy.observe.store import StatStore
 
 
-def _gathered() -> tuple[StatStore, dict[str, ClusterStats]]:
+@dataclass
+class Counted:
+    """A cluster, as far as its statistics go."""
+
+    name: str
+    stats: ClusterStats = field(default_factory=ClusterStats)
+
+
+def _gathered() -> tuple[StatStore, list[Counted]]:
     store = StatStore()
     http = store.http_stats("in")
     http.downstream_rq_total = 3
@@ -31,7 +40,7 @@ def _gathered() -> tuple[StatStore, dict[str, ClusterStats]]:
     cluster.upstream_rq_total = 9
     cluster.rq_codes[503] = 2
     cluster.rq_codes[999] = 1
-    return store, {'o|80||x"': cluster}
+    return store, [Counted('o|80||x"', cluster)]
 
 
 @pytest.mark.parametrize(
@@ -53,20 +62,34 @@ def _gathered() -> tuple[StatStore, dict[str, ClusterStats]]:
 )
 def test_stats_text(line: str) -> None:
     store, clusters = _gathered()
-    assert line in stats_text(gather(store, clusters.items())).splitlines()
+    assert line in stats_text(store, clusters).splitlines()
 
 
 def test_stats_text_is_sorted_and_filtered_and_histograms_come_last() -> None:
     store, clusters = _gathered()
-    lines = stats_text(
-        gather(store, clusters.items()), re.compile("^http.in.downstream_rq_(total|time$|2)")
-    ).splitlines()
+    lines = stats_text(store, clusters, pattern="^http.in.downstream_rq_(total|time$|2)").splitlines()
     assert [line.split(":")[0] for line in lines] == [
         "http.in.downstream_rq_2xx",
         "http.in.downstream_rq_total",
         "http.in.downstream_rq_time",
     ]
     assert "P50(nan,1.023)" in lines[-1]
+
+
+def test_a_filter_matches_anywhere_and_may_leave_out_zeros() -> None:
+    store, clusters = _gathered()
+    assert stats_text(store, clusters, pattern="rbac", used_only=True).splitlines() == [
+        "http.in.rbac.denied: 5",
+        "n.rbac.allowed: 6",
+    ]
+    assert "upstream_rq_time" not in stats_text(store, clusters, used_only=True)
+
+
+@pytest.mark.parametrize("pattern", ["(", "(?=x)", "a" * 5000])
+def test_a_filter_that_is_no_pattern(pattern: str) -> None:
+    store, clusters = _gathered()
+    with pytest.raises(ValueError, match="filter"):
+        stats_text(store, clusters, pattern=pattern)
 
 
 @pytest.mark.parametrize(
@@ -90,14 +113,14 @@ def test_stats_text_is_sorted_and_filtered_and_histograms_come_last() -> None:
 )
 def test_prometheus_text(line: str) -> None:
     store, clusters = _gathered()
-    assert line in prometheus_text(gather(store, clusters.items())).splitlines()
+    assert line in prometheus_text(store, clusters).splitlines()
 
 
 def test_every_family_has_one_type_and_no_series_twice() -> None:
     store, clusters = _gathered()
     store.http_stats("out")
-    clusters["second"] = ClusterStats()
-    text = prometheus_text(gather(store, clusters.items()))
+    clusters.append(Counted("second"))
+    text = prometheus_text(store, clusters)
     types = re.findall(r"^# TYPE (\S+)", text, re.M)
     series = re.findall(r"^([^#]\S*\{.*\}) ", text, re.M)
     assert len(types) == len(set(types))
