@@ -82,9 +82,8 @@ class XdsServer:
     async def listen_tls(self, address: str, identity: ServerIdentity) -> int:
         """Bind ``host:port`` (port 0 = any) and return the port. Raises :class:`OSError`."""
         self.rotate(identity)
-        assert self._certificates is not None
         credentials = grpc.dynamic_ssl_server_credentials(
-            self._certificates, lambda: self._certificates, require_client_authentication=True
+            self._current_certificates(), self._current_certificates, require_client_authentication=True
         )
         return _bound(address, lambda: self._server.add_secure_port(address, credentials))
 
@@ -110,6 +109,11 @@ class XdsServer:
         self._certificates = grpc.ssl_server_certificate_configuration(
             [(identity.private_key, identity.chain)], root_certificates=identity.client_roots
         )
+
+    def _current_certificates(self) -> grpc.ServerCertificateConfiguration:
+        """gRPC asks for these before each handshake, on a thread of its own."""
+        assert self._certificates is not None
+        return self._certificates
 
     async def stop(self, grace: float) -> None:
         """End all streams, telling the clients to come again, and wait for them up to ``grace`` seconds."""

@@ -72,7 +72,7 @@ class TypeSnapshot:
                 if (was := before.get(name)) is not resource
                 and (was is None or was.version != resource.version)
             )
-            known = Difference(changed, before.keys() - self.resources.keys())
+            known = Difference(changed, frozenset(before.keys() - self.resources.keys()))
             while len(self._differences) >= _REMEMBERED_DIFFERENCES:
                 del self._differences[next(iter(self._differences))]
             self._differences[older.version] = known

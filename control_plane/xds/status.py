@@ -168,11 +168,10 @@ class StatusBoard:
         if known is None:
             return {}
         seen, body = known
-        said = self._conditions.get(key, ())
-        programmed = self._programmed(key, generation, seen)
+        shown: list[Condition | _Shown] = [*self._conditions.get(key, ())]
+        shown.append(self._programmed(key, generation, seen))
         if key.group != _ROUTES_GROUP:
-            found = [one for one in said if one.type != PROGRAMMED]
-            return {"conditions": [self._show(key, None, seen, one) for one in (*found, programmed)]}
+            return {"conditions": [self._show(key, None, seen, one) for one in shown]}
         parents = body.get("spec", {}).get("parentRefs") or []
         return {
             "parents": [
@@ -180,9 +179,7 @@ class StatusBoard:
                     "parentRef": dict(parent),
                     "controllerName": CONTROLLER,
                     "conditions": [
-                        self._show(key, number, seen, one)
-                        for one in (*said, programmed)
-                        if one.parent in (None, number)
+                        self._show(key, number, seen, one) for one in shown if one.parent in (None, number)
                     ],
                 }
                 for number, parent in enumerate(parents)
