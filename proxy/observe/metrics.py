@@ -96,11 +96,11 @@ def gather(store: StatStore, clusters: Iterable[CountedCluster]) -> Iterator[Met
                 rename={"rq_total": "upstream_rq_total"},
             )
     yield from _group(store.access_log, "access_log_file.", "access_log_file.", ())
-    for name, cluster in clusters:
-        labels = (("envoy_cluster_name", name),)
-        prefix = f"cluster.{name}."
+    for cluster in clusters:
+        labels = (("envoy_cluster_name", cluster.name),)
+        prefix = f"cluster.{cluster.name}."
         yield from _group(
-            cluster, prefix, "cluster.", labels, classes="upstream_rq", times="upstream_rq_time"
+            cluster.stats, prefix, "cluster.", labels, classes="upstream_rq", times="upstream_rq_time"
         )
         for code, count in sorted(cluster.stats.rq_codes.items()):
             if 100 <= code <= 599:
