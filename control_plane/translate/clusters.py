@@ -58,6 +58,8 @@ def service_cluster(
         cluster.dns_lookup_family = cluster_pb2.Cluster.V4_PREFERRED
     else:
         cluster.cluster_type.CopyFrom(_srv(service, port, settings))
+        # RFC 2782 weights are shares of the traffic; least request would bend them towards idle targets.
+        cluster.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN
     _secure(cluster, service, endpoints, settings)
     return cluster
 

@@ -38,6 +38,8 @@ class Traffic:
         self.process = process
         self._lock = threading.Condition()
         self._counts = Counts()
+        self._ticks = 0
+        self.before = Counts()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
@@ -49,6 +51,7 @@ class Traffic:
             with self._lock:
                 self._counts.by.update(tick["by"])
                 self._counts.errors.update(tick["errors"])
+                self._ticks += 1
                 self._lock.notify_all()
 
     def take(self) -> Counts:
@@ -58,9 +61,17 @@ class Traffic:
             return counts
 
     def collect(self, requests: int, timeout: float = 30.0) -> Counts:
-        """Wait until ``requests`` more have been answered or failed, and return the counts. Resets them first."""
-        self.take()
+        """Wait until ``requests`` more have been answered or failed, and return their counts.
+
+        What is counted began after the call: the tick under way, which also holds what went before, is left out of
+        these counts (and is not lost: it goes to ``before``).
+        """
         deadline = time.monotonic() + timeout
+        with self._lock:
+            tick = self._ticks
+            while self._ticks == tick and self._lock.wait(max(0.0, deadline - time.monotonic())):
+                pass
+            self.before, self._counts = self._counts, Counts()
         with self._lock:
             while self._counts.ok + self._counts.failed < requests:
                 if not self._lock.wait(max(0.0, deadline - time.monotonic())):

@@ -10,9 +10,14 @@ import argparse
 import json
 import select
 import socket
+import struct
 import sys
 
 ETH_P_ALL = 3
+# <linux/if_packet.h>
+SOL_PACKET = 263
+PACKET_ADD_MEMBERSHIP = 1
+PACKET_MR_PROMISC = 1
 #: TLS record types (RFC 8446 section 5.1) by their first byte; the second is the major version 3.
 TLS_RECORDS = {0x14: "change_cipher_spec", 0x15: "alert", 0x16: "handshake", 0x17: "application_data"}
 
@@ -92,6 +97,9 @@ def main() -> None:
     sighting = Sighting(options.port, options.needle.encode())
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as tap:
         tap.bind((options.interface, 0))
+        # A bridge hands frames between its ports to its own device only while that is promiscuous.
+        request = struct.pack("iHH8x", socket.if_nametoindex(options.interface), PACKET_MR_PROMISC, 0)
+        tap.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, request)
         print("ready", flush=True)
         while True:
             readable, _, _ = select.select([tap, sys.stdin], [], [])

@@ -144,20 +144,23 @@ class World:
         path.write_text(manifest)
         return self.cli("apply", "-f", str(path))
 
-    def wait_programmed(self, kind: str, name: str, timeout: float = 15.0) -> None:
-        """Wait until every sidecar that got the object has acknowledged it."""
+    def wait_programmed(self, kind: str, name: str, *, sidecars: int = 1, timeout: float = 15.0) -> None:
+        """Wait until every connected sidecar that got the object, at least so many, has acknowledged it."""
         assert self.control_plane is not None
         self.control_plane.wait_until(
-            lambda: self._programmed(kind, name), f"{kind}/{name} being programmed", timeout
+            lambda: self._programmed(kind, name) >= sidecars, f"{kind}/{name} being programmed", timeout
         )
 
-    def _programmed(self, kind: str, name: str) -> bool:
+    def _programmed(self, kind: str, name: str) -> int:
+        """How many sidecars have the object in force; -1 while some that got it have not."""
         status = json.loads(self.cli("get", kind, name, "-n", NAMESPACE, "-o", "json")).get("status", {})
         conditions = list(status.get("conditions", ()))
         for parent in status.get("parents", ()):
             conditions += parent.get("conditions", ())
         programmed = [c for c in conditions if c["type"] == "Programmed"]
-        return bool(programmed) and all(c["status"] == "True" for c in programmed)
+        if not programmed or any(c["status"] != "True" for c in programmed):
+            return -1
+        return min(int(c["message"].partition("/")[0]) for c in programmed)
 
     def _run_cli(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -123,6 +123,7 @@ def test_srv_clusters_carry_their_name_and_limits() -> None:
     settings = MeshSettings(dns_resolvers=("10.1.0.1:53",))
     found = cluster("outbound|80||v.example.org", entry("v", resolution="DNS_SRV"), settings=settings)
     assert found["clusterType"]["name"] == "tulle.clusters.dns_srv"
+    assert found.get("lbPolicy", "ROUND_ROBIN") == "ROUND_ROBIN"  # weights are exact shares
     config = found["clusterType"]["typedConfig"]
     assert config["typeUrl"] == "type.googleapis.com/tulle.clusters.dns_srv.v1.DnsSrvCluster"
     assert config["value"] == {
