@@ -74,7 +74,8 @@ class ChunkedBody:
             end = data.find(b"\n", pos) + 1
             if not end:
                 self._hold(data[pos:])
-                out.append(data[keep_from:pos])
+                if not self._decode:
+                    out.append(data[keep_from:pos])
                 keep_from = pos = size
                 break
             line = data[pos:end]

@@ -57,9 +57,9 @@ class Head:
 
     ``names`` maps lower-case names to values without surrounding blanks; several lines of one name are joined with
     ``b", "``. ``raw`` is the block as received, from the first line to the CRLF of the last field (without the empty
-    line); its first field begins at ``fields_at``. ``end`` is where the body begins in the scanned data. ``length`` is
-    the Content-Length, -1 without one. ``minor`` is the minor HTTP version, 0 or 1. A request has ``status`` 0, a
-    response empty ``method`` and ``target``.
+    line); its first field begins at ``fields_at``. ``repeated``: some name came in several lines. ``end`` is where
+    the body begins in the scanned data. ``length`` is the Content-Length, -1 without one. ``minor`` is the minor
+    HTTP version, 0 or 1. A request has ``status`` 0, a response empty ``method`` and ``target``.
     """
 
     __slots__ = (
@@ -72,6 +72,7 @@ class Head:
         "minor",
         "names",
         "raw",
+        "repeated",
         "status",
         "target",
     )
@@ -87,6 +88,7 @@ class Head:
     host: bytes | None
     names: dict[bytes, bytes]
     raw: bytes
+    repeated: bool
 
     def get(self, name: bytes, /) -> bytes | None:
         """The value of ``name`` (lower case), ``None`` if the head has no such field."""
@@ -97,7 +99,7 @@ class Head:
         joined = self.names.get(name)
         if joined is None:
             return ()
-        if b", " not in joined and b"; " not in joined:
+        if not self.repeated:
             return (joined,)
         return tuple(
             value for field, value in _find_fields(self.raw[self.fields_at :]) if field.lower() == name
@@ -197,7 +199,8 @@ def _read_fields(head: Head, fields: bytes, max_fields: int) -> None:
         head.raw = head.raw[: head.fields_at] + fields
     found = _find_fields(fields)
     names = {name.lower(): value for name, value in found}
-    if len(names) != len(found):
+    head.repeated = len(names) != len(found)
+    if head.repeated:
         _join(names, found)
     if len(found) > max_fields:
         raise ProtocolError(
