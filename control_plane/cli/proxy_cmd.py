@@ -81,11 +81,20 @@ def egress(text: str) -> EgressListener:
 
 
 class _Escaping(logging.Formatter):
-    """One line a record, control characters escaped: a log line must not be forgeable by what it quotes."""
+    """One line a record, control characters escaped: a log line must not be forgeable by what it quotes.
 
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    The lines of a traceback are indented, so that none of them looks like a record either.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return _escaped(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return "\n".join(f"  {_escaped(line)}" for line in super().formatException(ei).splitlines())
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def set_up_logging(level: str) -> None:

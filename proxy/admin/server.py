@@ -129,7 +129,12 @@ class AdminServer:
             return Answer(f"{url.path} changes something: use POST\n", 405)
         if not page.post and method not in ("GET", "HEAD"):
             return Answer(f"{url.path} only reads: use GET\n", 405)
-        return page.handler(dict(parse_qsl(url.query, keep_blank_values=True)))
+        try:
+            return page.handler(dict(parse_qsl(url.query, keep_blank_values=True)))
+        except Exception:
+            # A page that fails must not look like a sidecar that is gone.
+            log.exception("admin page %s failed", url.path)
+            return Answer(f"{url.path} failed; the application log says why\n", 500)
 
 
 def is_loopback(ip: str) -> bool:

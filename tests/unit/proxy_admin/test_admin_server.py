@@ -103,3 +103,17 @@ async def test_connections_above_the_limit_are_closed_and_counted(
 )  # fmt: skip
 def test_local_hosts(host: str, local: bool) -> None:
     assert is_local_host(host) is local
+
+
+async def test_a_page_that_fails_is_a_500_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(query: object) -> Answer:
+        raise RuntimeError("bug")
+
+    server = AdminServer({"/stats": Page(broken, "statistics")}, SocketAddress("127.0.0.1", 0))
+    await server.start()
+    try:
+        status, body = await ask(server, "GET /stats HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    finally:
+        await server.stop()
+    assert (status, body) == (500, "/stats failed; the application log says why\n")
+    assert "bug" in caplog.text
