@@ -19,7 +19,7 @@ from proxy.tcp.relay import Relay
 from proxy.tcp.session import Session
 from proxy.tls.conn import Application, TlsConn
 from proxy.tls.errors import PeerRefusedError, SecretError
-from proxy.tls.inspector import RAW, Inspection, InspectionError, inspect
+from proxy.tls.inspector import RAW, Inspection, InspectionError, Inspector
 from proxy.upstream.loop_state import LoopState
 from proxy.upstream.pool import Pool
 
@@ -53,8 +53,8 @@ class Accepted(asyncio.BufferedProtocol):
         "_chain",
         "_connection",
         "_deadline",
-        "_early",
         "_inspecting",
+        "_inspector",
         "_limiter",
         "_listener",
         "_over",
@@ -77,7 +77,7 @@ class Accepted(asyncio.BufferedProtocol):
         self._admitted = False
         self._over = False
         self._inspecting = False
-        self._early = b""
+        self._inspector = Inspector()
         self._deadline = 0.0
         self._chain: FilterChainRuntime | None = None
         self._connection: ConnectionInfo
@@ -134,10 +134,9 @@ class Accepted(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if not self._inspecting:
             return
-        self._early += bytes(self._state.buffers.read[:nbytes])
         assert self._listener is not None
         try:
-            found = inspect(self._early)
+            found = self._inspector.feed(self._state.buffers.read[:nbytes])
         except InspectionError as error:
             self._listener.stats.downstream_listener_filter_error += 1
             self._refuse("DPE", f"tls_inspector: {error}")
@@ -238,8 +237,8 @@ class Accepted(asyncio.BufferedProtocol):
         self._hand_over()
         self._transport.set_protocol(cast(asyncio.BaseProtocol, application))
         application.connection_made(self._transport)
-        if self._early:
-            early, self._early = self._early, b""
+        early = self._take_early()
+        if early:
             application.data_received(early)
 
     def _begin_tls(self, chain: FilterChainRuntime) -> None:
@@ -262,9 +261,15 @@ class Accepted(asyncio.BufferedProtocol):
         self._deadline = self._state.loop.time() + timeout
         self._transport.set_protocol(tls)
         tls.connection_made(self._transport)
-        if self._early:
-            early, self._early = self._early, b""
+        early = self._take_early()
+        if early:
             tls.feed(early)
+
+    def _take_early(self) -> bytes:
+        """What was read to look at, which is the first that the application gets."""
+        early = bytes(self._inspector.early)
+        self._inspector.early = bytearray()
+        return early
 
     def _secured(self, tls: TlsConn) -> Application:
         """The handshake is done: who is it, and may they? Raises ``PeerRefusedError``, ``PolicyRefusedError``."""

@@ -108,7 +108,7 @@ def _finish(context: ssl.SSLContext, common: CommonTls, material: Material, *, r
     if material.trusted is not None:
         try:
             context.load_verify_locations(cadata=material.trusted.decode("ascii"))
-        except (ssl.SSLError, UnicodeDecodeError) as error:
+        except (ssl.SSLError, ValueError) as error:
             raise SecretError(f"trusted_ca: not a list of PEM certificates ({error})") from error
     matchers = common.validation.match_typed_subject_alt_names if common.validation is not None else ()
     return TlsContext(context, PeerVerifier(matchers, required=required), local_uri)

@@ -1,7 +1,7 @@
 """Read server name and ALPN from the first bytes of a connection, without consuming them (RFC 8446, 6066, 7301).
 
-Pure and incremental by being asked again with more bytes; the answer does not depend on how the bytes were split. It
-validates nothing beyond what it reads: the handshake does.
+Pure; the answer does not depend on how the bytes were split, and a client that sends them one by one costs linear
+time. It validates nothing beyond what it reads: the handshake does.
 """
 
 from __future__ import annotations
@@ -34,50 +34,70 @@ class InspectionError(ValueError):
     """The bytes begin as TLS does and then break its rules."""
 
 
-def inspect(data: bytes | bytearray | memoryview) -> Inspection | None:
-    """What ``data`` (all bytes so far) is; ``None`` = more bytes are needed. Raises ``InspectionError``."""
-    if not data:
-        return None
-    if data[0] != _HANDSHAKE:
-        return RAW
-    # 0x16 alone could begin anything; TLS goes on with version 3.x.
-    if len(data) < 2:
-        return None
-    if data[1] != 3:
-        return RAW
-    hello = _reassemble(bytes(data[: MAX_BYTES + 5]))
-    if hello is None:
-        if len(data) >= MAX_BYTES:
-            raise InspectionError(f"ClientHello larger than {MAX_BYTES} bytes")
-        return None
-    try:
-        return _client_hello(hello)
-    except IndexError:
-        raise InspectionError("ClientHello: cut short") from None
+class Inspector:
+    """Takes the first bytes of a connection as they come; each is looked at once. ``early`` keeps them all."""
+
+    __slots__ = ("_at", "_message", "early")
+
+    def __init__(self) -> None:
+        self.early = bytearray()
+        self._at = 0
+        self._message = bytearray()
+
+    def feed(self, data: bytes | memoryview) -> Inspection | None:
+        """What the connection is; ``None`` = more bytes are needed. Raises ``InspectionError``."""
+        early = self.early
+        early += data
+        if not early:
+            return None
+        if early[0] != _HANDSHAKE:
+            return RAW
+        # 0x16 alone could begin anything; TLS goes on with version 3.x.
+        if len(early) < 2:
+            return None
+        if early[1] != 3:
+            return RAW
+        if not self._reassemble():
+            if len(early) >= MAX_BYTES:
+                raise _too_large()
+            return None
+        try:
+            return _client_hello(bytes(self._message))
+        except IndexError:
+            raise InspectionError("ClientHello: cut short") from None
+
+    def _reassemble(self) -> bool:
+        """Take the records that are complete; whether they hold the first handshake message, now in ``_message``."""
+        early = self.early
+        message = self._message
+        size = len(early)
+        while self._at + 5 <= size:
+            at = self._at
+            if early[at] != _HANDSHAKE or early[at + 1] != 3:
+                raise InspectionError("ClientHello: interrupted by another record type")
+            length = int.from_bytes(early[at + 3 : at + 5], "big")
+            if not 0 < length <= 1 << 14:
+                raise InspectionError(f"TLS record of {length} bytes")
+            end = at + 5 + length
+            if not message and size > at + 5 and early[at + 5] != _CLIENT_HELLO:
+                raise InspectionError("the first handshake message is not a ClientHello")
+            if end > size:
+                return False
+            message += early[at + 5 : end]
+            self._at = end
+            if len(message) >= 4:
+                need = int.from_bytes(message[1:4], "big") + 4
+                if need > MAX_BYTES:
+                    raise _too_large()
+                if len(message) >= need:
+                    del message[need:]
+                    del message[:4]
+                    return True
+        return False
 
 
-def _reassemble(data: bytes) -> bytes | None:
-    """The body of the first handshake message, from as many records as it takes."""
-    message = bytearray()
-    at = 0
-    size = len(data)
-    while at + 5 <= size:
-        if data[at] != _HANDSHAKE or data[at + 1] != 3:
-            raise InspectionError("ClientHello: interrupted by another record type")
-        length = int.from_bytes(data[at + 3 : at + 5], "big")
-        if not 0 < length <= 1 << 14:
-            raise InspectionError(f"TLS record of {length} bytes")
-        message += data[at + 5 : at + 5 + length]
-        at += 5 + length
-        if message and message[0] != _CLIENT_HELLO:
-            raise InspectionError("the first handshake message is not a ClientHello")
-        if len(message) >= 4:
-            need = 4 + int.from_bytes(message[1:4], "big")
-            if need > MAX_BYTES:
-                raise InspectionError(f"ClientHello larger than {MAX_BYTES} bytes")
-            if len(message) >= need:
-                return bytes(message[4:need])
-    return None
+def _too_large() -> InspectionError:
+    return InspectionError(f"ClientHello larger than {MAX_BYTES} bytes")
 
 
 class _Reader:
