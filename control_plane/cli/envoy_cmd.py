@@ -107,8 +107,6 @@ def bootstrap(
     directory: Path,
 ) -> dict[str, Any]:
     """An Envoy v3 bootstrap: admin, node, delta ADS over mutual TLS, and the identity as static secret ``default``."""
-    from google.protobuf import json_format
-
     from proxy.xds import node as xds_node
 
     files = {
@@ -156,7 +154,11 @@ def bootstrap(
         option = {"level": 1, "name": SO_MARK, "int_value": node.capture_mark, "state": "STATE_PREBIND"}
         cluster["upstream_bind_config"] = {"socket_options": [option]}
     return {
-        "node": json_format.MessageToDict(xds_node.build(node), preserving_proto_field_name=True),
+        "node": {
+            "id": xds_node.node_id(node),
+            "cluster": xds_node.node_cluster(node),
+            "metadata": xds_node.metadata(node),
+        },
         "admin": {"address": _address(admin)},
         "dynamic_resources": {
             "ads_config": {

@@ -54,18 +54,34 @@ class NodeOptions:
 
 
 def build(options: NodeOptions) -> Any:
-    """The ``Node`` message; its id has Istio's form ``sidecar~<ip>~<name>.<namespace>~<domain>``."""
-    ip = options.ips[0] if options.ips else "127.0.0.1"
-    namespace = options.namespace
+    """The ``Node`` message."""
     node = base_pb2.Node(
-        id=f"sidecar~{ip}~{options.name}.{namespace}~{namespace}.svc.{options.mesh_domain}",
-        cluster=f"{options.service_account}.{namespace}",
+        id=node_id(options),
+        cluster=node_cluster(options),
         user_agent_name=options.user_agent,
         user_agent_version=options.version,
     )
+    node.metadata.update(metadata(options))
+    return node
+
+
+def node_id(options: NodeOptions) -> str:
+    """In Istio's form ``sidecar~<ip>~<name>.<namespace>~<domain>``."""
+    ip = options.ips[0] if options.ips else "127.0.0.1"
+    namespace = options.namespace
+    return f"sidecar~{ip}~{options.name}.{namespace}~{namespace}.svc.{options.mesh_domain}"
+
+
+def node_cluster(options: NodeOptions) -> str:
+    """``<service account>.<namespace>``."""
+    return f"{options.service_account}.{options.namespace}"
+
+
+def metadata(options: NodeOptions) -> dict[str, Any]:
+    """The node's metadata as plain JSON."""
     metadata: dict[str, Any] = {
         "NAME": options.name,
-        "NAMESPACE": namespace,
+        "NAMESPACE": options.namespace,
         "SERVICE_ACCOUNT": options.service_account,
         "LABELS": dict(options.labels),
         "INSTANCE_IPS": ",".join(options.ips),
@@ -87,5 +103,4 @@ def build(options: NodeOptions) -> Any:
         metadata["OUTBOUND_BIND"] = options.outbound_bind
     if options.egress:
         metadata["EGRESS"] = [{"bind": e.bind, "host": e.host, "port": e.port} for e in options.egress]
-    node.metadata.update(metadata)
-    return node
+    return metadata
