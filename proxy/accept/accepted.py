@@ -114,7 +114,8 @@ class Accepted(asyncio.BufferedProtocol):
         own = raw.get_extra_info("sockname")
         if not peer or not own:
             # Reset by the client before it was looked at.
-            self._refuse("", "downstream_remote_disconnect")
+            raw.abort()
+            self._leave()
             return
         self._connection = ConnectionInfo(plain(peer), plain(own), listener.name, self._state.next_id())
         if (listener.original_dst or listener.use_original_dst) and not self._find_destination(raw, own[0]):
@@ -353,7 +354,7 @@ class Accepted(asyncio.BufferedProtocol):
 
     def _log(self, flag: str, details: str) -> None:
         listener = self._listener
-        if listener is None or not listener.access_logs or not hasattr(self, "_connection"):
+        if listener is None or not listener.access_logs:
             return
         session = Session(self._connection)
         session.details = details

@@ -152,7 +152,7 @@ class Downstream(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._gone(remote=True)
+        self._gone(remote=not self._lingering)
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -248,7 +248,11 @@ class Downstream(asyncio.BufferedProtocol):
             self._sweep_closing(now)
             return
         config = self._http.config
-        if config.max_connection_duration and now - self._started >= config.max_connection_duration:
+        if (
+            config.max_connection_duration
+            and self.keep
+            and now - self._started >= config.max_connection_duration
+        ):
             self._http.stats.downstream_cx_max_duration_reached += 1
             self.drain()
         if self._exchange is not None:

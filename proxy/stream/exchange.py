@@ -9,24 +9,17 @@ from __future__ import annotations
 import random
 import time
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from proxy.cluster.cluster import Cluster
-from proxy.cluster.host import Host
 from proxy.http1.chunked import LAST_CHUNK, chunk
 from proxy.http1.errors import ProtocolError
 from proxy.http1.head import CHUNKED, EXPECT, UPGRADE, Head
-from proxy.model.connection import Address, ConnectionInfo
 from proxy.model.reply import Reply
-from proxy.runtime.entry import RouteEntry, Target
-from proxy.runtime.runtime import HttpRuntime
+from proxy.runtime.entry import RouteEntry
 from proxy.stream import local_reply
+from proxy.stream.attempts import Attempts
 from proxy.stream.authority import resolve
-from proxy.upstream.connection import UpstreamConnection
-from proxy.upstream.retry import CONNECT_FAILURES, RetryState
-
-if TYPE_CHECKING:
-    from proxy.stream.downstream import Downstream
+from proxy.upstream.retry import RetryState
 
 MAX_REPLAY: Final = 64 * 1024
 """Bytes of a request kept so that it can be sent again; a longer one is tried once."""
@@ -39,110 +32,10 @@ _CLOSING: Final = frozenset(
 monotonic = time.monotonic
 
 
-class HttpExchange:
-    """The state of one request. The attributes up to ``protocol`` are what filters and log operators read
-    (``proxy.model.exchange.Exchange``)."""
+class HttpExchange(Attempts):
+    """One request, from its head to its log line."""
 
-    __slots__ = (
-        "_breaker_held",
-        "_deadline",
-        "_idle_timeout",
-        "_last",
-        "_rechunk",
-        "_replay",
-        "_responded",
-        "_retry",
-        "_retrying",
-        "_try_deadline",
-        "_upstream",
-        "_waiting",
-        "attempts",
-        "bytes_received",
-        "bytes_sent",
-        "cluster",
-        "connection",
-        "continued",
-        "dechunk",
-        "details",
-        "done",
-        "down",
-        "end",
-        "first_upstream_rx",
-        "first_upstream_tx",
-        "flags",
-        "head",
-        "host",
-        "host_changed",
-        "http",
-        "is_head",
-        "path",
-        "protocol",
-        "request_done",
-        "request_end",
-        "request_id",
-        "response",
-        "route",
-        "start",
-        "start_wall",
-        "status",
-        "target",
-        "target_changed",
-        "tunnel",
-        "upgrade",
-        "upstream_failure_reason",
-        "upstream_local",
-        "upstream_principal",
-    )
-
-    def __init__(self, down: Downstream, http: HttpRuntime, head: Head, request_done: bool) -> None:
-        self.down = down
-        self.http = http
-        self.head = head
-        self.connection: ConnectionInfo = down.connection
-        self.request_done = request_done
-        self.response: Head | None = None
-        self.path = b""
-        self.route: RouteEntry | None = None
-        self.target: Target | None = None
-        self.cluster: Cluster | None = None
-        self.host: Host | None = None
-        self.upstream_local: Address | None = None
-        self.upstream_principal = ""
-        self.start_wall = time.time()
-        self.start = monotonic()
-        self.request_end = self.start if request_done else 0.0
-        self.first_upstream_tx = 0.0
-        self.first_upstream_rx = 0.0
-        self.end = 0.0
-        self.bytes_received = 0
-        self.bytes_sent = 0
-        self.status = 0
-        self.flags = ""
-        self.details = ""
-        self.request_id = b""
-        self.attempts = 0
-        self.upstream_failure_reason = ""
-        self.protocol = "HTTP/1.1" if head.minor else "HTTP/1.0"
-        self.is_head = head.method == b"HEAD"
-        self.dechunk = not head.minor
-        self.upgrade = False
-        self.tunnel = False
-        self.continued = False
-        self.host_changed = False
-        self.target_changed = False
-        self.done = False
-        self._upstream: UpstreamConnection | None = None
-        self._waiting = False
-        self._replay = b""
-        self._retry: RetryState | None = None
-        self._retrying = False
-        self._breaker_held = False
-        self._responded = False
-        self._rechunk = False
-        self._deadline = inf
-        self._try_deadline = inf
-        self._idle_timeout = http.stream_idle_timeout
-        self._last = down.state.now
+    __slots__ = ()
 
     # The way of a request.
 
@@ -267,16 +160,6 @@ class HttpExchange:
             self._finish()
 
     # What the upstream connection and the pool say.
-
-    def connected(self, connection: UpstreamConnection) -> None:
-        """The pool has a connection for us."""
-        self._waiting = False
-        self._begin(connection)
-
-    def connect_failed(self, reason: str, message: str) -> None:
-        self._waiting = False
-        self.upstream_failure_reason = message.replace(" ", "_")
-        self._failed_attempt(reason, message)
 
     def response_started(self, head: Head, body: bytes, payload: int, done: bool) -> None:
         status = head.status
@@ -420,8 +303,6 @@ class HttpExchange:
             self.path = self.head.target.partition(b"?")[0]
         self.reply(reply)
 
-    # Attempts.
-
     def _answer(self, route: RouteEntry) -> None:
         """A direct response or a redirect."""
         if route.direct is not None:
@@ -432,116 +313,6 @@ class HttpExchange:
             self.http.stats.rq_redirect += 1
             scheme = b"https" if self.connection.transport_protocol == "tls" else b"http"
             self.reply(route.redirect(self.head.host or b"", self.head.target, scheme))
-
-    def _attempt(self, failed: Host | None) -> None:
-        """Pick a host (another than ``failed``, if there is one) and a connection."""
-        cluster = self.cluster
-        assert cluster is not None
-        if cluster.config.type == "ORIGINAL_DST":
-            host: Host | None = cluster.original_dst_host(*self.connection.local)
-        else:
-            host = cluster.pick(failed)
-        if host is None:
-            cluster.stats.upstream_cx_none_healthy += 1
-            self.reply(local_reply.NO_HEALTHY_UPSTREAM)
-            return
-        self._use_host(host)
-        self.attempts += 1
-        idle = host.idle
-        while idle:
-            connection = idle.pop()
-            if not connection.closed:
-                self._begin(connection)
-                return
-        self._waiting = True
-        if not self.request_done:
-            self.down.hold_for_upstream()
-        if not self.down.pool.wait(cluster, host, self):
-            self._waiting = False
-            self._failed_attempt("overflow", "")
-
-    def _use_host(self, host: Host) -> None:
-        before = self.host
-        if before is not None:
-            before.active -= 1
-        self.host = host
-        host.active += 1
-        host.rq_total += 1
-
-    def _begin(self, connection: UpstreamConnection) -> None:
-        self._upstream = connection
-        self.upstream_local = connection.local
-        self.upstream_principal = connection.principal
-        if not self.first_upstream_tx:
-            self.first_upstream_tx = monotonic()
-        retry = self._retry
-        data = self._replay
-        if retry is None:
-            self._replay = b""
-        else:
-            assert self.route is not None and self.route.retry is not None
-            if self.route.retry.per_try_timeout:
-                self._try_deadline = self.down.state.loop.time() + self.route.retry.per_try_timeout
-        # Before the write, which may hold the client back again at once.
-        self.down.release_for_upstream()
-        connection.begin(self, data)
-
-    def _failed_attempt(self, reason: str, message: str) -> None:
-        """No response came. Try again or say so."""
-        cluster = self.cluster
-        assert cluster is not None
-        self._upstream = None
-        if self.host is not None:
-            self.host.rq_error += 1
-        if reason not in CONNECT_FAILURES and reason != "overflow":
-            cluster.stats.upstream_rq_rx_reset += 1
-        retry = self._retry
-        if retry is not None and retry.after_reset(reason) and self._again(keep_connection=True):
-            return
-        if reason in CONNECT_FAILURES:
-            self.reply(local_reply.reset_before_response(reason, message))
-        else:
-            self.reply(local_reply.reset_before_response(reason))
-
-    def _again(self, *, keep_connection: bool) -> bool:
-        """Schedule another attempt, if one is left, allowed and possible; the sweeper makes it."""
-        retry = self._retry
-        cluster = self.cluster
-        assert retry is not None and cluster is not None
-        if not self._replay or self.upgrade:
-            return False
-        if not self._retrying:
-            if retry.left and not cluster.breaker.try_retry():
-                self._add_flag("UO")
-                return False
-            self._retrying = retry.left > 0
-        delay = retry.take()
-        if delay is None:
-            cluster.stats.upstream_rq_retry_limit_exceeded += 1
-            self._add_flag("URX")
-            return False
-        cluster.stats.upstream_rq_retry += 1
-        if self._upstream is not None:
-            if not keep_connection:
-                self._upstream.detach()
-            self._upstream = None
-        self._try_deadline = inf
-        self.down.state.loop.call_later(delay, self._attempt_after_backoff)
-        return True
-
-    def _attempt_after_backoff(self) -> None:
-        if not self.done:
-            self._attempt(self.host)
-
-    def _try_timed_out(self) -> None:
-        cluster = self.cluster
-        assert cluster is not None
-        cluster.stats.upstream_rq_per_try_timeout += 1
-        self._try_deadline = inf
-        self._drop_upstream()
-        if self._retry is not None and self._retry.after_timeout() and self._again(keep_connection=False):
-            return
-        self.reply(local_reply.PER_TRY_TIMEOUT)
 
     # Ends.
 
@@ -578,23 +349,12 @@ class HttpExchange:
         self._drop_upstream()
         self.reply(reply)
 
-    def _drop_upstream(self) -> None:
-        upstream = self._upstream
-        if upstream is not None:
-            self._upstream = None
-            if self.cluster is not None:
-                self.cluster.stats.upstream_rq_tx_reset += 1
-            upstream.detach()
-
     def _cut_off(self) -> None:
         """The response cannot be finished; the client must not take what it has for the whole."""
         self.http.stats.downstream_rq_tx_reset += 1
         down = self.down
         self._finish()
         down.abort()
-
-    def _add_flag(self, flag: str) -> None:
-        self.flags = f"{self.flags},{flag}" if self.flags else flag
 
     def _finish(self) -> None:
         """The one way out: give everything back, count, log, tell downstream."""

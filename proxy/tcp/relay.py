@@ -191,7 +191,8 @@ class Relay:
         if self.done:
             return
         if side is self.client:
-            self.session.add_flag("DC") if self._server is None else None
+            if self._server is None:
+                self.session.add_flag("DC")
             self._finish()
         elif side is self._server:
             self._finish()

@@ -125,11 +125,6 @@ class Pool:
                 connection.cluster.stats.upstream_cx_idle_timeout += 1
                 connection.close()
 
-    def close_idle(self, host: Host) -> None:
-        """Close what is idle to a host that was removed."""
-        for connection in list(host.idle):
-            connection.close()
-
     def close(self) -> None:
         """End everything at once."""
         for task in self._tasks:

@@ -1,0 +1,160 @@
+"""The upstream half of an exchange: a host, a connection, and other ones when that fails before a response began.
+
+When to try again is ``proxy.upstream.retry``'s decision; here it is carried out, while the request can still be sent
+again as it was.
+"""
+
+from __future__ import annotations
+
+import time
+from math import inf
+
+from proxy.cluster.host import Host
+from proxy.model.reply import Reply
+from proxy.stream import local_reply
+from proxy.stream.state import ExchangeState
+from proxy.upstream.connection import UpstreamConnection
+from proxy.upstream.retry import CONNECT_FAILURES
+
+monotonic = time.monotonic
+
+
+class Attempts(ExchangeState):
+    """What an exchange does to get a response. The whole exchange is the connection's ``Receiver``."""
+
+    __slots__ = ()
+
+    def reply(self, reply: Reply) -> None:
+        """Answer here, without an upstream."""
+        raise NotImplementedError
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        """The pool has a connection for us."""
+        self._waiting = False
+        self._begin(connection)
+
+    def connect_failed(self, reason: str, message: str) -> None:
+        self._waiting = False
+        self.upstream_failure_reason = message.replace(" ", "_")
+        self._failed_attempt(reason, message)
+
+    def _attempt(self, failed: Host | None) -> None:
+        """Pick a host (another than ``failed``, if there is one) and a connection."""
+        cluster = self.cluster
+        assert cluster is not None
+        if cluster.config.type == "ORIGINAL_DST":
+            host: Host | None = cluster.original_dst_host(*self.connection.local)
+        else:
+            host = cluster.pick(failed)
+        if host is None:
+            cluster.stats.upstream_cx_none_healthy += 1
+            self.reply(local_reply.NO_HEALTHY_UPSTREAM)
+            return
+        self._use_host(host)
+        self.attempts += 1
+        idle = host.idle
+        while idle:
+            connection = idle.pop()
+            if not connection.closed:
+                self._begin(connection)
+                return
+        self._waiting = True
+        if not self.request_done:
+            self.down.hold_for_upstream()
+        if not self.down.pool.wait(cluster, host, self):
+            self._waiting = False
+            self._failed_attempt("overflow", "")
+
+    def _use_host(self, host: Host) -> None:
+        before = self.host
+        if before is not None:
+            before.active -= 1
+        self.host = host
+        host.active += 1
+        host.rq_total += 1
+
+    def _begin(self, connection: UpstreamConnection) -> None:
+        self._upstream = connection
+        self.upstream_local = connection.local
+        self.upstream_principal = connection.principal
+        if not self.first_upstream_tx:
+            self.first_upstream_tx = monotonic()
+        retry = self._retry
+        data = self._replay
+        if retry is None:
+            self._replay = b""
+        else:
+            assert self.route is not None and self.route.retry is not None
+            if self.route.retry.per_try_timeout:
+                self._try_deadline = self.down.state.loop.time() + self.route.retry.per_try_timeout
+        # Before the write, which may hold the client back again at once.
+        self.down.release_for_upstream()
+        connection.begin(self, data)  # type: ignore[arg-type]
+
+    def _failed_attempt(self, reason: str, message: str) -> None:
+        """No response came. Try again or say so."""
+        cluster = self.cluster
+        assert cluster is not None
+        self._upstream = None
+        if self.host is not None:
+            self.host.rq_error += 1
+        if reason not in CONNECT_FAILURES and reason != "overflow":
+            cluster.stats.upstream_rq_rx_reset += 1
+        retry = self._retry
+        if retry is not None and retry.after_reset(reason) and self._again(keep_connection=True):
+            return
+        if reason in CONNECT_FAILURES:
+            self.reply(local_reply.reset_before_response(reason, message))
+        else:
+            self.reply(local_reply.reset_before_response(reason))
+
+    def _again(self, *, keep_connection: bool) -> bool:
+        """Schedule another attempt, if one is left, allowed and possible."""
+        retry = self._retry
+        cluster = self.cluster
+        assert retry is not None and cluster is not None
+        if not self._replay or self.upgrade:
+            return False
+        if not self._retrying:
+            if retry.left and not cluster.breaker.try_retry():
+                self._add_flag("UO")
+                return False
+            self._retrying = retry.left > 0
+        delay = retry.take()
+        if delay is None:
+            cluster.stats.upstream_rq_retry_limit_exceeded += 1
+            self._add_flag("URX")
+            return False
+        cluster.stats.upstream_rq_retry += 1
+        if self._upstream is not None:
+            if not keep_connection:
+                self._upstream.detach()
+            self._upstream = None
+        self._try_deadline = inf
+        self.down.state.loop.call_later(delay, self._attempt_after_backoff)
+        return True
+
+    def _attempt_after_backoff(self) -> None:
+        if not self.done:
+            self._attempt(self.host)
+
+    def _try_timed_out(self) -> None:
+        cluster = self.cluster
+        assert cluster is not None
+        cluster.stats.upstream_rq_per_try_timeout += 1
+        self._try_deadline = inf
+        self._drop_upstream()
+        if self._retry is not None and self._retry.after_timeout() and self._again(keep_connection=False):
+            return
+        self.reply(local_reply.PER_TRY_TIMEOUT)
+
+    def _drop_upstream(self) -> None:
+        upstream = self._upstream
+        if upstream is not None:
+            self._upstream = None
+            if self.cluster is not None:
+                self.cluster.stats.upstream_rq_tx_reset += 1
+            upstream.detach()
+
+    def _add_flag(self, flag: str) -> None:
+        self.flags = f"{self.flags},{flag}" if self.flags else flag

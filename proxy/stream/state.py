@@ -1,0 +1,129 @@
+"""What is known of one exchange: what filters and log operators read, and what its parts share."""
+
+from __future__ import annotations
+
+import time
+from math import inf
+from typing import TYPE_CHECKING
+
+from proxy.cluster.cluster import Cluster
+from proxy.cluster.host import Host
+from proxy.http1.head import Head
+from proxy.model.connection import Address, ConnectionInfo
+from proxy.runtime.entry import RouteEntry, Target
+from proxy.runtime.runtime import HttpRuntime
+from proxy.upstream.connection import UpstreamConnection
+from proxy.upstream.retry import RetryState
+
+if TYPE_CHECKING:
+    from proxy.stream.downstream import Downstream
+
+
+class ExchangeState:
+    """The state of one request and its response.
+
+    The public names that ``proxy.model.exchange.Exchange`` has are for filters and logs. ``request_done``: all of the
+    request came; ``dechunk``: the client understands no chunks; ``upgrade``: the client asked to switch protocols and
+    may; ``tunnel``: it did; ``continued``: 100 (Continue) was answered here; ``done``: it is over, all was given back.
+    """
+
+    __slots__ = (
+        "_breaker_held",
+        "_deadline",
+        "_idle_timeout",
+        "_last",
+        "_rechunk",
+        "_replay",
+        "_responded",
+        "_retry",
+        "_retrying",
+        "_try_deadline",
+        "_upstream",
+        "_waiting",
+        "attempts",
+        "bytes_received",
+        "bytes_sent",
+        "cluster",
+        "connection",
+        "continued",
+        "dechunk",
+        "details",
+        "done",
+        "down",
+        "end",
+        "first_upstream_rx",
+        "first_upstream_tx",
+        "flags",
+        "head",
+        "host",
+        "host_changed",
+        "http",
+        "is_head",
+        "path",
+        "protocol",
+        "request_done",
+        "request_end",
+        "request_id",
+        "response",
+        "route",
+        "start",
+        "start_wall",
+        "status",
+        "target",
+        "target_changed",
+        "tunnel",
+        "upgrade",
+        "upstream_failure_reason",
+        "upstream_local",
+        "upstream_principal",
+    )
+
+    def __init__(self, down: Downstream, http: HttpRuntime, head: Head, request_done: bool) -> None:
+        self.down = down
+        self.http = http
+        self.head = head
+        self.connection: ConnectionInfo = down.connection
+        self.request_done = request_done
+        self.response: Head | None = None
+        self.path = b""
+        self.route: RouteEntry | None = None
+        self.target: Target | None = None
+        self.cluster: Cluster | None = None
+        self.host: Host | None = None
+        self.upstream_local: Address | None = None
+        self.upstream_principal = ""
+        self.start_wall = time.time()
+        self.start = time.monotonic()
+        self.request_end = self.start if request_done else 0.0
+        self.first_upstream_tx = 0.0
+        self.first_upstream_rx = 0.0
+        self.end = 0.0
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.status = 0
+        self.flags = ""
+        self.details = ""
+        self.request_id = b""
+        self.attempts = 0
+        self.upstream_failure_reason = ""
+        self.protocol = "HTTP/1.1" if head.minor else "HTTP/1.0"
+        self.is_head = head.method == b"HEAD"
+        self.dechunk = not head.minor
+        self.upgrade = False
+        self.tunnel = False
+        self.continued = False
+        self.host_changed = False
+        self.target_changed = False
+        self.done = False
+        self._upstream: UpstreamConnection | None = None
+        self._waiting = False
+        self._replay = b""
+        self._retry: RetryState | None = None
+        self._retrying = False
+        self._breaker_held = False
+        self._responded = False
+        self._rechunk = False
+        self._deadline = inf
+        self._try_deadline = inf
+        self._idle_timeout = http.stream_idle_timeout
+        self._last = down.state.now
