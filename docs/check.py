@@ -38,7 +38,9 @@ def is_module(name: str) -> bool:
 
 def main() -> int:
     found = problems()
-    sys.stdout.write("".join(f"{line}\n" for line in found) or "documentation: links and module names are right\n")
+    sys.stdout.write(
+        "".join(f"{line}\n" for line in found) or "documentation: links and module names are right\n"
+    )
     return 1 if found else 0
 
 
