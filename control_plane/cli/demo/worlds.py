@@ -6,6 +6,7 @@ Both start the same real programs with ``tulle``'s own commands. They tell no st
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 import urllib.error
@@ -311,7 +312,9 @@ class PodWorld(World):
 class LoopbackWorld(World):
     """Plain processes, each workload on a loopback address of its own, its sidecar on explicit listeners."""
 
-    def __init__(self, directory: Path, subnet: str = "127.42.0") -> None:
+    def __init__(self, directory: Path) -> None:
+        # Two demos at once must not take each other's ports.
+        subnet = f"127.{random.randrange(32, 224)}.{random.randrange(256)}"
         super().__init__(directory, f"{subnet}.1", 15353)
         self.subnet = subnet
 
