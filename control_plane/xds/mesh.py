@@ -36,9 +36,6 @@ class Mesh(Protocol):
         ...
 
 
-_NOBODY = Node("", "", "", "")
-
-
 class RegistryMesh:
     """The real one. ``trust_bundle``: PEM roots, given to sidecars as the secret ``ROOTCA``."""
 
@@ -58,4 +55,4 @@ class RegistryMesh:
         return self._builder.translate(view, node, self.trust_bundle)
 
     def conditions(self, view: View) -> Mapping[Key, tuple[Condition, ...]]:
-        return self._builder.translate(view, _NOBODY).conditions
+        return self._builder.conditions(view)

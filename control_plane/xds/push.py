@@ -281,9 +281,7 @@ class Pusher:
         """Translate for one node and let its session send what is new to it."""
         try:
             made = self._mesh.translate(self._view, subscriber.node)
-            snapshot = self._encoder.snapshot(
-                self.revision, {url: [*named.values()] for url, named in made.by_type.items()}
-            )
+            snapshot = self._encoder.snapshot(self.revision, made.by_type)
         except Exception:
             self.counters.push_failures += 1
             log.exception(

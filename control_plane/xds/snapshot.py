@@ -8,7 +8,7 @@ unchanged resource is never sent twice. This module must not know streams.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
@@ -22,7 +22,7 @@ _EDS = 3  # envoy.config.cluster.v3.Cluster.DiscoveryType.EDS
 
 
 class SnapshotError(ValueError):
-    """Resources do not make a snapshot: a name is missing or used twice."""
+    """Resources do not make a snapshot: one has no name, or another than it goes by."""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
@@ -102,7 +102,7 @@ class Encoder:
     as long as some snapshot holds the resource.
     """
 
-    __slots__ = ("_by_content", "_recent", "_seen", "_types", "encoded")
+    __slots__ = ("_by_content", "_lists", "_older_lists", "_recent", "_seen", "_types", "encoded")
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[Any, EncodedResource]] = {}
@@ -112,6 +112,8 @@ class Encoder:
         self._types: WeakValueDictionary[tuple[str, tuple[EncodedResource, ...]], TypeSnapshot] = (
             WeakValueDictionary()
         )
+        self._lists: dict[int, tuple[Mapping[str, Any], TypeSnapshot]] = {}
+        self._older_lists: dict[int, tuple[Mapping[str, Any], TypeSnapshot]] = {}
         self.encoded = 0
         """How many resources were put together from their bytes so far."""
 
@@ -127,16 +129,30 @@ class Encoder:
     def turn(self) -> None:
         """A round of translation is over: forget messages that this round and the one before did not use."""
         self._seen, self._recent = self._recent, {}
+        self._older_lists, self._lists = self._lists, {}
 
-    def snapshot(self, revision: int, resources: Mapping[str, Sequence[Any]]) -> Snapshot:
-        """A node's snapshot. Raises :class:`SnapshotError` for a missing name or one that is used twice."""
-        return Snapshot(
-            revision,
-            {
-                url: self._type(url, tuple(self.encode(url, one) for one in many))
-                for url, many in resources.items()
-            },
-        )
+    def snapshot(self, revision: int, by_type: Mapping[str, Mapping[str, Any]]) -> Snapshot:
+        """A node's snapshot of messages by type URL and name. Neither mapping may be changed afterwards.
+
+        Raises :class:`SnapshotError` for a message that has another name than that, or none.
+        """
+        return Snapshot(revision, {url: self._all(url, named) for url, named in by_type.items()})
+
+    def _all(self, type_url: str, named: Mapping[str, Any]) -> TypeSnapshot:
+        """Types of which a node has nothing of its own come as the same mapping for every node."""
+        identity = id(named)
+        entry = self._lists.get(identity) or self._older_lists.get(identity)
+        if entry is None or entry[0] is not named:
+            encoded = tuple(self.encode(type_url, message) for message in named.values())
+            for name, resource in zip(named, encoded, strict=True):
+                if name != resource.name:
+                    raise SnapshotError(f"{short_name(type_url)} {name!r} calls itself {resource.name!r}")
+            entry = (named, self._type(type_url, encoded))
+            # An empty mapping belongs to no type.
+            if not named:
+                return entry[1]
+        self._lists[identity] = entry
+        return entry[1]
 
     def _encode(self, type_url: str, message: Any) -> EncodedResource:
         name = getattr(message, name_field(type_url))
@@ -169,10 +185,6 @@ class Encoder:
 
     def _new_type(self, type_url: str, resources: tuple[EncodedResource, ...]) -> TypeSnapshot:
         by_name = {resource.name: resource for resource in resources}
-        if len(by_name) != len(resources):
-            names = [resource.name for resource in resources]
-            twice = sorted({name for name in names if names.count(name) > 1})
-            raise SnapshotError(f"{short_name(type_url)}: names used more than once: {', '.join(twice)}")
         # No name and no version holds a NUL, so that two lists cannot run together to the same text.
         parts = (f"{name}\0{by_name[name].version}\0".encode() for name in sorted(by_name))
         assignments = frozenset(one.assignment for one in resources if one.assignment)

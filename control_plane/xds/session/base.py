@@ -1,10 +1,11 @@
 """What both variants of an ADS session share: order, one response in flight per type, warming, refusals.
 
-Changes are pushed make-before-break. New and changed resources go out in ``PUSH_ORDER``, each type after the
-client has answered those before it, and what is gone is taken away last, when nothing that the client uses
-names it any more: routes, then clusters, then assignments (which, taken from a live cluster, would empty
-it). Listeners alone are replaced in one response, so that a new one may have the address of one that goes.
-What a client asks for is answered at once.
+Changes are pushed make-before-break. New and changed resources go out in ``PUSH_ORDER``, listeners and routes
+after the client has answered the types before them. Assignments follow their clusters at once: Envoy answers
+a clusters response only when all clusters in it are warm, for which it needs their assignments. What is gone
+is taken away last, when nothing that the client uses names it any more: routes, then clusters, then
+assignments (which, taken from a live cluster, would empty it). Listeners alone are replaced in one response,
+so that a new one may have the address of one that goes. What a client asks for is answered at once.
 
 A client subscribes to the assignments of a new cluster, and to the routes of a new listener, only after it
 saw them. Until then what depends on them is *held*; the shell ends a hold that lasts too long by
@@ -50,6 +51,9 @@ class Session:
         """Something waits for a subscription that a client with this snapshot is expected to make."""
         self._released = False
         self._warming: set[str] = set()
+        """Assignments that are to be sent, known or not, as their clusters wait for them."""
+        self._retired: dict[str, EncodedResource] = {}
+        """Assignments that are gone, for clusters that are too but that the client still has."""
         self._nonces = 0
 
     def receive(self, request: Any) -> list[Action]:
@@ -69,13 +73,40 @@ class Session:
     def update(self, snapshot: Snapshot) -> list[Action]:
         """Take a new snapshot. What is in flight stays so; changes until its answer become one response."""
         before, self.snapshot = self.snapshot, snapshot
-        self._warming &= snapshot.of(CLUSTER).assignments
         for type_url, state in self.types.items():
             if before is None:
                 state.reconcile(snapshot.of(type_url))
             elif state.advance(before.of(type_url), snapshot.of(type_url)):
                 self._released = False
+        if before is not None:
+            self._retire(before, snapshot)
         return self._pump()
+
+    def _retire(self, before: Snapshot, after: Snapshot) -> None:
+        old, new = before.of(ENDPOINT), after.of(ENDPOINT)
+        step = new.since(old)
+        for name in step.removed:
+            self._retired[name] = old.resources[name]
+        for name in step.changed:
+            self._retired.pop(name, None)
+        assignments = self.types.get(ENDPOINT)
+        if assignments is not None:
+            assignments.dirty.update(name for name in self._warming & self._retired.keys())
+
+    def _find(self, state: TypeState, name: str) -> EncodedResource | None:
+        """The resource to send for ``name``."""
+        assert self.snapshot is not None
+        found = self.snapshot.of(state.type_url).resources.get(name)
+        if found is None and state.type_url == ENDPOINT:
+            found = self._retired.get(name)
+            if found is not None:
+                state.gone[name] = found
+        return found
+
+    def _asked(self, state: TypeState) -> dict[str, EncodedResource]:
+        """What was asked for and exists, by name."""
+        found = ((name, self._find(state, name)) for name in sorted(state.asked))
+        return {name: resource for name, resource in found if resource is not None}
 
     def release(self) -> list[Action]:
         """Hold back no longer, until the next change."""
@@ -128,6 +159,10 @@ class Session:
                 send = self._next(state, True, True)
                 if send is not None:
                     sent.append(self._note_sent(state, send))
+        clusters = self.types.get(CLUSTER)
+        if clusters is None or not clusters.gone:
+            self._retired.clear()
+            self._warming &= self.snapshot.of(CLUSTER).assignments
         return sent
 
     def _note_sent(self, state: TypeState, send: Send) -> Send:
@@ -150,8 +185,6 @@ class Session:
 
     def _may_change(self, state: TypeState) -> bool:
         match state.type_url:
-            case t if t == ENDPOINT:
-                return not self._in_flight(CLUSTER)
             case t if t == LISTENER:
                 return not self._in_flight(CLUSTER, ENDPOINT) and not self._hold(self._assignments_unasked())
             case t if t == ROUTE:

@@ -71,10 +71,10 @@ class DeltaSession(Session):
         current = self.snapshot.of(state.type_url)
         # A client that comes back with a configuration is changed in order; one that has none waits for nothing.
         may_change = may_change or (state.must_answer and not state.known)
-        found = {name: current.resources[name] for name in sorted(state.asked) if name in current.resources}
-        removed = [name for name in sorted(state.asked) if name not in current.resources]
+        found = self._asked(state)
+        removed = [name for name in sorted(state.asked) if name not in found]
         if may_change:
-            found |= {one.name: one for one in state.to_change(current)}
+            found |= {one.name: one for one in state.to_change(lambda name: self._find(state, name))}
             state.dirty.clear()
         if may_remove:
             removed += [

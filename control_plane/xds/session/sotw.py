@@ -67,7 +67,7 @@ class SotwSession(Session):
         current = self.snapshot.of(state.type_url)
         due = state.must_answer
         if may_change and state.dirty:
-            due = bool(state.to_change(current)) or due
+            due = bool(state.to_change(current.resources.get)) or due
             state.dirty.clear()
         # A removal whose time has not come does not hold a change up: what is to go is sent once more.
         if not (due or (may_remove and state.gone)):
@@ -94,10 +94,10 @@ class SotwSession(Session):
     def _part(self, state: TypeState, may_change: bool) -> Send | None:
         assert self.snapshot is not None
         current = self.snapshot.of(state.type_url)
-        found = {name: current.resources[name] for name in sorted(state.asked) if name in current.resources}
+        found = self._asked(state)
         state.asked.clear()
         if may_change:
-            found |= {one.name: one for one in state.to_change(current)}
+            found |= {one.name: one for one in state.to_change(lambda name: self._find(state, name))}
             state.dirty.clear()
         # Absence does not delete here: a client drops what nothing refers to any more.
         for name in state.gone:

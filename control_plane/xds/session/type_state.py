@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 
 from control_plane.xds.session.actions import Response
 from control_plane.xds.snapshot import EncodedResource, TypeSnapshot
@@ -109,14 +109,14 @@ class TypeState:
                 self.gone.setdefault(name, None)
         self.rejected.clear()
 
-    def to_change(self, current: TypeSnapshot) -> list[EncodedResource]:
-        """The dirty resources that the client has not, in name order."""
+    def to_change(self, find: Callable[[str], EncodedResource | None]) -> list[EncodedResource]:
+        """The dirty resources that the client has not, in name order. ``find`` gives the present one of a name."""
         return [
-            current.resources[name]
+            resource
             for name in sorted(self.dirty)
-            if name in current.resources
-            and self.subscribed(name)
-            and self.known.get(name) != current.resources[name].version
+            if self.subscribed(name)
+            and (resource := find(name)) is not None
+            and self.known.get(name) != resource.version
         ]
 
     def refuse(self, response: Response, current: TypeSnapshot) -> None:
