@@ -22,6 +22,8 @@ _PLAIN = re.compile(
 ).fullmatch
 _ESCAPED_SLASH = re.compile(rb"%(2[Ff]|5[Cc])")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_STRAY_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_NEW_ESCAPE = re.compile(rb"\x00(?=[0-9A-Fa-f]{2})")
 _UNSAFE = re.compile(rb'[\x00-\x20"<>^`{|}\x7f-\xff]')
 _SLASHES = re.compile(rb"//+")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -64,9 +66,15 @@ def canonical_path(path: bytes) -> bytes | None:
 
     A dot segment may have parameters (``..;x``): servers behind us drop those. ``None``: it holds an escaped NUL.
     """
-    if b"%00" in path:
+    if b"%00" in path or b"\0" in path:
         return None
-    path = _UNSAFE.sub(_escape, _ESCAPE.sub(_unescape, path).replace(b"\\", b"/"))
+    if _STRAY_PERCENT.search(path):
+        # "%a%41" must not become "%aA", which whoever is behind us would unescape once more.
+        path = _ESCAPE.sub(_unescape, _STRAY_PERCENT.sub(b"\0", path))
+        path = _NEW_ESCAPE.sub(b"%25", path).replace(b"\0", b"%")
+    else:
+        path = _ESCAPE.sub(_unescape, path)
+    path = _UNSAFE.sub(_escape, path.replace(b"\\", b"/"))
     if b"/." not in path:
         return path
     kept: list[bytes] = []
