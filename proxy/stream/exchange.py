@@ -206,10 +206,12 @@ class HttpExchange(Attempts):
                 data = chunk(data)
             if done:
                 data += LAST_CHUNK
+        if done:
+            # Before the write, which may say that the client does not read: the connection is the pool's again.
+            self._upstream = None
         if data:
             self.down.write(data)
         if done:
-            self._upstream = None
             self._finish()
 
     def informational(self, head: Head) -> None:

@@ -59,6 +59,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "_buffer",
         "_buffers",
         "_chunked",
+        "_full",
         "_head",
         "_informational",
         "_keep",
@@ -88,6 +89,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._buffer = b""
         self._informational = 0
         self._paused = False
+        self._full = False
         self.cluster = cluster
         self.host = host
         self.closed = False
@@ -203,10 +205,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         receiver.upstream_reset(reason, "" if exc is None else str(exc))
 
     def pause_writing(self) -> None:
+        self._full = True
         if self._receiver is not None:
             self._receiver.upstream_paused()
 
     def resume_writing(self) -> None:
+        self._full = False
         if self._receiver is not None:
             self._receiver.upstream_resumed()
 
@@ -315,7 +319,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.resume_reading()
         if self.closed:
             return
-        if self._keep and receiver.request_done and not self._transport.is_closing():
+        # A server that answered what it has not read yet would leave its next exchange without backpressure.
+        if self._keep and receiver.request_done and not self._full and not self._transport.is_closing():
             self._owner.release(self)
         else:
             self.close()
