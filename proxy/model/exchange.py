@@ -54,7 +54,8 @@ class Exchange(Protocol):
 
     ``path`` is the normalised path without query: what policy and routes see, and what is forwarded. ``start_wall`` is
     Unix time; ``start``, ``request_end`` (the last byte of the request was read), ``first_upstream_tx``,
-    ``first_upstream_rx`` and ``end`` are monotonic seconds, 0.0 = did not happen. ``flags`` is "" or short flags joined by commas.
+    ``first_upstream_rx`` and ``end`` are monotonic seconds, 0.0 = did not happen.
+    ``flags`` is "" or short flags joined by commas.
     """
 
     @property
