@@ -383,7 +383,8 @@ def test_sidecars_without_a_certificate_of_the_mesh_are_not_served(shared: Plane
     context.set_alpn_protocols(["h2"])
     with (
         socket.create_connection((host, int(port)), timeout=10) as raw,
-        pytest.raises((OSError, ssl.SSLError)),context.wrap_socket(raw) as tls
+        pytest.raises((OSError, ssl.SSLError)),
+        context.wrap_socket(raw) as tls,
     ):
         tls.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
         if not tls.recv(1):
