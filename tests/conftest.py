@@ -1,5 +1,11 @@
 """Hooks for all tests. They are written where they belong, in ``tests/support``."""
 
-from tests.support.netns import pytest_runtest_protocol
+import signal
 
-__all__ = ["pytest_runtest_protocol"]
+from tests.support.netns import pytest_runtest_logreport, pytest_runtest_protocol
+
+__all__ = ["pytest_runtest_logreport", "pytest_runtest_protocol"]
+
+# A shell starts background jobs with these ignored, and every process under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
