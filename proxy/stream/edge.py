@@ -84,14 +84,13 @@ class HttpEdge:
             return received
         if not self._generate_id:
             return received or b""
-        x = b"%032x" % getrandbits(128)
-        return b"%b-%b-4%b-%b%b-%b" % (
-            x[:8],
-            x[8:12],
-            x[13:16],
-            b"89ab"[x[16] & 3 : (x[16] & 3) + 1],
-            x[17:20],
-            x[20:],
+        bits = getrandbits(122)
+        return b"%08x-%04x-4%03x-%04x-%012x" % (
+            bits >> 90,
+            bits >> 74 & 0xFFFF,
+            bits >> 62 & 0xFFF,
+            bits >> 48 & 0x3FFF | 0x8000,
+            bits & 0xFFFFFFFFFFFF,
         )
 
     def request_head(self, exchange: HttpExchange) -> bytes:
