@@ -9,11 +9,15 @@ from collections.abc import AsyncIterator, Callable
 
 import grpc
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.listener.v3 import listener_pb2
 
-from control_plane.store.base import Key, Put
+from control_plane.metrics import Metrics
+from control_plane.store.base import Compacted, Delete, Key, Put
 from control_plane.translate.resources import Part, Resources
+from control_plane.xds.debug import setup_routes
 from control_plane.xds.push import Pusher, PushOptions
 from control_plane.xds.resource_types import CLUSTER, LISTENER, ROUTE
 from control_plane.xds.server import ServerIdentity, ServerOptions, XdsServer
@@ -529,3 +533,67 @@ async def test_restart_of_the_control_plane(make_world: Callable) -> None:
     async with stream:
         pass
     await world.until(lambda: ENTRY not in world.store.objects)
+
+
+# -- faults of the store, holds, and what is shown of it all
+
+
+async def test_a_store_that_fails_for_a_while_loses_no_change(make_world: Callable, monkeypatch) -> None:
+    monkeypatch.setattr("control_plane.xds.push._RETRY", 0.01)
+    world = await make_world()
+    watch, failures = world.store.watch, [RuntimeError("disk"), Compacted("too old")]
+
+    def failing(after: int):
+        if failures:
+            raise failures.pop(0)
+        return watch(after)
+
+    async with AdsStream(world.plaintext(), delta=True, node=node()) as stream:
+        await stream.ask(CLUSTER)
+        await stream.ack(await stream.response())
+        await world.pusher.stop()
+        world.store.watch = failing
+        await world.store.commit([service("c")], author="test")
+        world.pusher._stopping = False
+        following = asyncio.create_task(world.pusher._follow(0))
+        pushing = asyncio.create_task(world.pusher._push_forever())
+        try:
+            assert names_of(await stream.response()) == ["c"]
+        finally:
+            for task in (following, pushing):
+                task.cancel()
+            await asyncio.gather(following, pushing, return_exceptions=True)
+    assert not failures
+    assert world.pusher.counters.store_failures == 1
+
+
+async def test_a_hold_ends_by_itself(make_world: Callable) -> None:
+    """The client never asks for listeners, for which the removal of a cluster waits."""
+    world = await make_world(PushOptions(hold_timeout=0.2))
+    async with AdsStream(world.plaintext(), delta=True, node=node()) as stream:
+        await stream.ask(CLUSTER)
+        await stream.ack(await stream.response())
+        await world.store.commit([Delete(Key("", "services", "default", "b"))], author="test")
+        removal = await stream.response()
+        assert list(removal.removed_resources) == ["b"]
+        assert world.pusher.counters.holds_expired == 1
+
+
+async def test_the_debug_page_and_the_metrics(make_world: Callable) -> None:
+    world = await make_world()
+    metrics = Metrics()
+    world.pusher.counters.register(metrics)
+    app = web.Application()
+    setup_routes(app, world.pusher)
+    async with AdsStream(world.plaintext(), delta=True, node=node()) as stream:
+        await stream.ask(CLUSTER)
+        await stream.ack(await stream.response())
+        await world.until(lambda: world.pusher.counters.acks == 1)
+        async with TestClient(TestServer(app)) as client:
+            shown = await (await client.get("/debug/syncz")).json()
+    assert shown["revision"] == world.store.revision
+    assert [one["node"] for one in shown["nodes"]] == [node().id]
+    assert shown["nodes"][0]["types"]["CDS"]["state"] == "SYNCED"
+    text = metrics.render()
+    assert "tulle_xds_acks_total 1\n" in text
+    assert "tulle_xds_streams_total 1\n" in text
