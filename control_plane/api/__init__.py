@@ -1,1 +1,1 @@
-"""TODO"""
+"""The REST API: kinds, admission, resources, watches. ``server`` puts them together."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The ``tulle`` command. ``main`` finds the subcommands; each has a module."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The sidecar as an xDS client: ``session`` is pure, ``client`` speaks gRPC, ``cache`` keeps the last good configuration."""
