@@ -1,1 +1,1 @@
-"""The sidecar as an xDS client: ``session`` is pure, ``client`` speaks gRPC, ``cache`` keeps the last good configuration."""
+"""The sidecar as an xDS client: ``session`` is pure, ``client`` speaks gRPC, ``cache`` survives restarts."""
