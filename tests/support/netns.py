@@ -56,6 +56,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     for report in _reports(item):
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    # An unmarked item before this one left its collectors set up for it; the next one may have others.
+    item.session._setupstate.teardown_exact(nextitem)
     return True
 
 
