@@ -17,7 +17,8 @@ Normalize = Callable[[bytes], bytes | Reply]
 _REFUSED = Reply(400, details="path_normalization_failed")
 # A path on which none of the steps does anything: no dot at the start of a segment, no double slash, nothing that is
 # escaped or is to be escaped. No possessive quantifiers: fullmatch is wrong with nested ones before Python 3.11.4, and
-# without a slash in the class there is nothing to backtrack into. Nearly every request's target matches, with or without a query.
+# without a slash in the class there is nothing to backtrack into. Nearly every request's target matches, with or
+# without a query.
 _PLAIN = re.compile(rb"(?:/(?![.])[A-Za-z0-9\-_~!$&'()*+,;=:@.\[\]]+)+/?(?:\?[^#]*)?|/(?:\?[^#]*)?").fullmatch
 _ESCAPED_SLASH = re.compile(rb"%(2[Ff]|5[Cc])")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
