@@ -157,7 +157,8 @@ class Client:
         if refuse:
             self.answer(url, nonce, "no")
             if url == ENDPOINT:
-                self.warming -= changed.keys()  # Envoy goes on with what it has
+                # Envoy tells all clusters that wait, and each goes on with what it has.
+                self.warming -= held.names
                 self.answer_clusters()
             return
         held.version = version
