@@ -191,6 +191,13 @@ def inbound(directory: Path, log: Path, port: int, upstream: int, admin: int) ->
     return bootstrap(admin, [listener], [cluster("app", upstream)])
 
 
+def plain(directory: Path, log: Path, port: int, upstream: int, admin: int) -> Json:
+    """A sidecar without TLS on either side."""
+    return bootstrap(
+        admin, [http_listener("plain", port, "app", log, rbac=False)], [cluster("app", upstream)]
+    )
+
+
 def backend(port: int, admin: int, body: int) -> Json:
     """An Envoy that answers everything by itself: the fastest app there is here. Its CPU is not counted."""
     route = {
