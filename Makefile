@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml .dev-requirements.lock
+$(STAMP): pyproject.toml .dev-requirements.lock proxy/http1/_scan.pyx
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Tulle needs Python 3.11 or newer; name one with PYTHON=python3.11 make install"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \

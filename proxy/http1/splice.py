@@ -1,6 +1,6 @@
 """Cut fields out of a received head without rebuilding it: what stays is passed on byte for byte.
 
-It knows which fields never leave a connection; it decides nothing else about headers.
+It knows which fields a client cannot make disappear; it decides nothing else about headers.
 """
 
 from __future__ import annotations
@@ -8,12 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol
 
-from proxy.http1.head import NOMINATED, Head, connection_options
-
-HOP_BY_HOP: Final = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"upgrade"))
-"""Fields that are about one connection (RFC 9110 section 7.6.1). ``te`` is looked at apart; framing is passed on."""
+from proxy.http1.fields import HAS_INTERNAL, INTERNAL_PREFIXES, KNOWN, NOMINATED
 
 NEVER_NOMINATED: Final = frozenset(
     (
@@ -24,8 +21,13 @@ NEVER_NOMINATED: Final = frozenset(
 )  # fmt: skip
 """Fields that a ``connection`` option cannot make disappear: a client must not hide them from what is behind us."""
 
-_INTERNAL_FIELD = rb"x-(?:envoy|tulle)-[!-9;-~]*+"
-_cut_internal = re.compile(rb"\r\n(?i:" + _INTERNAL_FIELD + rb"):[^\r\n]*+").sub
+_INTERNAL_FIELD: Final = rb"(?:" + b"|".join(INTERNAL_PREFIXES) + rb")[!-9;-~]*+"
+
+
+class _Flagged(Protocol):
+    @property
+    def flags(self) -> int: ...
+    def get(self, name: bytes, /) -> bytes | None: ...
 
 
 class Strip:
@@ -33,19 +35,14 @@ class Strip:
 
     __slots__ = ("_cut", "names")
 
-    def __init__(self, names: Iterable[bytes]) -> None:
+    def __init__(self, names: Iterable[bytes], pattern: bytes = b"") -> None:
+        """``pattern``: a regular expression of further names."""
         self.names = frozenset(names)
-        any_name = b"|".join(re.escape(name) for name in sorted(self.names)) or b"(?!)"
-        self._cut = re.compile(rb"\r\n(?i:" + any_name + rb"):[^\r\n]*+").sub
-
-    def __call__(self, head: Head) -> bytes:
-        """``head.raw`` without the fields; ``head.fields_at`` is still right for it."""
-        if self.names.isdisjoint(head.names):
-            return head.raw
-        return self._cut(b"", head.raw)
+        either = [re.escape(name) for name in sorted(self.names)] + ([pattern] if pattern else [])
+        self._cut = re.compile(rb"\r\n(?i:" + (b"|".join(either) or b"(?!)") + rb"):[^\r\n]*+").sub
 
     def cut(self, raw: bytes) -> bytes:
-        """The same for a block that was already cut."""
+        """``raw``, whose lines end in CRLF, without those fields; its first line stays as it is."""
         return self._cut(b"", raw)
 
 
@@ -55,11 +52,22 @@ def strip_for(names: frozenset[bytes]) -> Strip:
     return Strip(names)
 
 
-def nominated(head: Head) -> frozenset[bytes]:
+@lru_cache(maxsize=256)
+def strip_bits(bits: int) -> Strip:
+    """A ``Strip`` for the fields of ``HAS_…`` bits."""
+    return Strip(
+        (name for name, bit in KNOWN.items() if bit & bits),
+        rb"(?!x-envoy-upstream-service-time:)" + _INTERNAL_FIELD if bits & HAS_INTERNAL else b"",
+    )
+
+
+def connection_options(value: bytes) -> frozenset[bytes]:
+    """The options of a ``connection`` field, lower case (RFC 9110 section 7.6.1)."""
+    return frozenset(option.strip() for option in value.lower().split(b",") if option.strip())
+
+
+def nominated(head: _Flagged) -> frozenset[bytes]:
     """The fields that ``connection`` nominates and that may be left out."""
-    return connection_options(head.names) - NEVER_NOMINATED if head.flags & NOMINATED else frozenset()
-
-
-def cut_internal(raw: bytes) -> bytes:
-    """``raw`` without the fields that only the mesh itself may set (``x-envoy-*``, ``x-tulle-*``)."""
-    return _cut_internal(b"", raw)
+    if not head.flags & NOMINATED:
+        return frozenset()
+    return connection_options(head.get(b"connection") or b"") - NEVER_NOMINATED

@@ -35,7 +35,7 @@ def resolve(head: Head) -> bytes | Reply:
             )
         if b"@" in host:
             raise ProtocolError("user information in the request target", details="http1.invalid_url")
-        head.host = head.names[b"host"] = host
+        head.set_host(host)
         if rest is None:
             target = b"/"
         else:

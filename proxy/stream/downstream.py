@@ -12,7 +12,8 @@ from typing import Any
 
 from proxy.http1.chunked import ChunkedBody
 from proxy.http1.errors import ProtocolError
-from proxy.http1.head import CHUNKED, CLOSE, KEEP_ALIVE, Head, scan_request
+from proxy.http1.fields import CHUNKED, CLOSE, KEEP_ALIVE
+from proxy.http1.head import Head, scan_request
 from proxy.model.connection import ConnectionInfo
 from proxy.model.reply import Reply
 from proxy.runtime.runtime import FilterChainRuntime, HttpRuntime
@@ -481,7 +482,8 @@ def _no_head() -> Head:
     """What stands for a head that could not be read."""
     head = Head()
     head.method = head.target = head.raw = b""
-    head.status = head.flags = head.end = head.fields_at = 0
+    head.status = head.flags = head.present = head.end = head.fields_at = 0
+    head.repeated = False
     head.minor = 1
     head.length = -1
     head.host = None

@@ -9,9 +9,27 @@ from __future__ import annotations
 from random import getrandbits
 from typing import TYPE_CHECKING, Final
 
-from proxy.http1.head import CHUNKED, EXPECT, INTERNAL, NOMINATED, UPGRADE, Head
-from proxy.http1.splice import HOP_BY_HOP, Strip, cut_internal, nominated, strip_for
+from proxy.http1.fields import (
+    CHUNKED,
+    HAS_CLIENT_CERT,
+    HAS_DATE,
+    HAS_EXPECT,
+    HAS_FORWARDED_FOR,
+    HAS_FORWARDED_PROTO,
+    HAS_FRAMING,
+    HAS_HOP_BY_HOP,
+    HAS_HOST,
+    HAS_INTERNAL,
+    HAS_REQUEST_ID,
+    HAS_SERVER,
+    HAS_SERVICE_TIME,
+    HAS_TE,
+    NOMINATED,
+)
+from proxy.http1.head import Head
+from proxy.http1.splice import nominated, strip_for
 from proxy.model.reply import Reply
+from proxy.route.edits import HeaderEdits
 from proxy.runtime.runtime import HttpRuntime
 from proxy.stream.local_reply import phrase
 
@@ -22,14 +40,9 @@ _XFCC: Final = b"x-forwarded-client-cert"
 _XFF: Final = b"x-forwarded-for"
 _XFP: Final = b"x-forwarded-proto"
 _SCHEMES: Final = frozenset((b"http", b"https"))
-_UNUSUAL: Final = INTERNAL | NOMINATED | EXPECT | UPGRADE
 _CLOSE: Final = b"connection: close\r\n"
 _KEEP_ALIVE: Final = b"connection: keep-alive\r\n"
-_STRIP_HOST: Final = Strip((b"host",))
-_STRIP_ID: Final = Strip((b"x-request-id",))
-_STRIP_EXPECT: Final = Strip((b"expect",))
-_STRIP_XFP: Final = Strip((_XFP,))
-_STRIP_FRAMING: Final = Strip((b"transfer-encoding", b"trailer"))
+_NONE: Final[frozenset[bytes]] = frozenset()
 
 # An upgrade's own two fields must pass; they are put back as ready lines.
 _UPGRADE: Final = b"connection: upgrade\r\nupgrade: %b\r\n"
@@ -56,30 +69,30 @@ class HttpEdge:
     def __init__(self, http: HttpRuntime) -> None:
         config = http.config
         remote = config.use_remote_address
-        request = HOP_BY_HOP | {_XFCC}
+        request = HAS_HOP_BY_HOP | HAS_CLIENT_CERT | HAS_INTERNAL | HAS_SERVICE_TIME
         if remote:
-            request |= {_XFP}
+            request |= HAS_FORWARDED_PROTO
             if not config.skip_xff_append:
-                request |= {_XFF}
-        self._strip_request = strip_for(frozenset(request))
+                request |= HAS_FORWARDED_FOR
+        self._strip_request = request
         self._append_xff = remote and not config.skip_xff_append
         self._accept_xfp = not remote
         self._generate_id = config.generate_request_id
         self._keep_id = not remote or config.preserve_external_request_id
         self._always_id = config.always_set_request_id_in_response
         self._envoy_headers = not config.suppress_envoy_headers
-        response = HOP_BY_HOP | {b"x-envoy-upstream-service-time"}
+        response = HAS_HOP_BY_HOP | HAS_SERVICE_TIME
         self._overwrite_server = config.server_header_transformation == "OVERWRITE"
         if self._overwrite_server:
-            response |= {b"server"}
-        self._strip_response = strip_for(frozenset(response))
+            response |= HAS_SERVER
+        self._strip_response = response
         self._server = b"" if config.server_header_transformation == "PASS_THROUGH" else http.server_header
         self._via_request = http.via_header
         self._timeouts: dict[float, bytes] = {}
 
     def request_id(self, head: Head) -> bytes:
         """The request's ID: the one that came, where that is trusted, else a new one (a random UUID, RFC 9562)."""
-        received = head.names.get(b"x-request-id")
+        received = head.get(b"x-request-id") if head.present & HAS_REQUEST_ID else None
         if received is not None and self._keep_id:
             return received
         if not self._generate_id:
@@ -96,34 +109,34 @@ class HttpEdge:
     def request_head(self, exchange: HttpExchange) -> bytes:
         """The head to send upstream, its empty line included."""
         head = exchange.head
-        names = head.names
+        present = head.present
         down = exchange.down
-        raw = self._strip_request(head)
+        strip = self._strip_request
         extra = b""
         request_id = exchange.request_id
-        if request_id and names.get(b"x-request-id") is not request_id:
-            if b"x-request-id" in names:
-                raw = _STRIP_ID.cut(raw)
+        if request_id and not (present & HAS_REQUEST_ID and self._keep_id):
+            strip |= HAS_REQUEST_ID
             extra = b"x-request-id: " + request_id + b"\r\n"
-        received = names.get(_XFP) if self._accept_xfp else None
-        if received is None:
+        if not present & HAS_FORWARDED_PROTO or not self._accept_xfp:
             extra += down.proto_line
-        elif received not in _SCHEMES:
-            raw = _STRIP_XFP.cut(raw)
+        elif head.get(_XFP) not in _SCHEMES:
+            strip |= HAS_FORWARDED_PROTO
             extra += down.proto_line
         if self._append_xff:
-            before = names.get(_XFF)
+            before = head.get(_XFF)
             address = down.connection.remote[0].encode()
             extra += (
                 b"x-forwarded-for: " + (address if before is None else before + b", " + address) + b"\r\n"
             )
-        certificate = down.client_certificate_line(names.get(_XFCC))
+        certificate = down.client_certificate_line(head.get(_XFCC) if present & HAS_CLIENT_CERT else None)
         if certificate:
             extra += certificate
-        if head.flags & _UNUSUAL:
-            raw, extra = self._unusual(exchange, raw, extra)
-        if b"te" in names and names[b"te"].lower() != b"trailers":
-            raw = strip_for(frozenset((b"te",))).cut(raw)
+        if present & HAS_EXPECT and exchange.continued:
+            strip |= HAS_EXPECT
+        if exchange.upgrade:
+            extra += _UPGRADE % (head.get(b"upgrade") or b"")
+        if present & HAS_TE and (head.get(b"te") or b"").lower() != b"trailers":
+            strip |= HAS_TE
         if self._via_request:
             extra += self._via_request
         route = exchange.route
@@ -138,19 +151,16 @@ class HttpEdge:
             extra += line
         host = route.host_rewrite
         if host is None and exchange.host_changed:
-            host = names[b"host"]
+            host = head.host
         if host is not None:
-            raw = _STRIP_HOST.cut(raw)
+            strip |= HAS_HOST
             extra += b"host: " + host + b"\r\n"
+        also = nominated(head) if head.flags & NOMINATED else _NONE
         target = exchange.target
         assert target is not None
         edits = target.request_edits
         if edits is not None:
-            strip, more = (edits.strip, edits.extra) if edits.render is None else edits.render(head, exchange)
-            if strip:
-                raw = strip_for(strip).cut(raw)
-                extra = strip_for(strip).cut(b"\r\n" + extra)[2:]
-            extra += more
+            also, extra = _edited(edits, head, exchange, also, extra)
         rewrite = route.rewrite_target
         wanted = head.target
         if rewrite is not None:
@@ -158,63 +168,43 @@ class HttpEdge:
             if self._envoy_headers and wanted != head.target:
                 extra += b"x-envoy-original-path: " + head.target + b"\r\n"
         if exchange.target_changed or rewrite is not None or not head.minor:
-            return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, wanted, raw[head.fields_at :], extra)
-        return raw + extra + b"\r\n"
-
-    def _unusual(self, exchange: HttpExchange, raw: bytes, extra: bytes) -> tuple[bytes, bytes]:
-        head = exchange.head
-        flags = head.flags
-        if flags & INTERNAL:
-            raw = cut_internal(raw)
-        if flags & EXPECT and exchange.continued:
-            raw = _STRIP_EXPECT.cut(raw)
-        if flags & NOMINATED:
-            raw = strip_for(nominated(head)).cut(raw)
-        if exchange.upgrade:
-            extra += _UPGRADE % head.names[b"upgrade"]
-        return raw, extra
+            return head.emit(b"%b %b HTTP/1.1\r\n" % (head.method, wanted), strip, extra, also)
+        return head.emit(None, strip, extra, also)
 
     def response_head(
         self, exchange: HttpExchange, head: Head, *, keep: bool, rechunk: bool, now: float
     ) -> bytes:
         """The head to send downstream. ``now`` is monotonic time; ``rechunk``: the body gets chunked framing."""
-        names = head.names
-        raw = self._strip_response(head)
+        present = head.present
+        strip = self._strip_response
         if self._envoy_headers:
             extra = b"x-envoy-upstream-service-time: %d\r\n" % ((now - exchange.first_upstream_tx) * 1000)
         else:
             extra = b""
-        if self._overwrite_server or b"server" not in names:
+        if self._overwrite_server or not present & HAS_SERVER:
             extra += self._server
-        if b"date" not in names:
+        if not present & HAS_DATE:
             extra += exchange.down.state.date
-        if self._always_id and exchange.request_id and b"x-request-id" not in names:
+        if self._always_id and exchange.request_id and not present & HAS_REQUEST_ID:
             extra += b"x-request-id: " + exchange.request_id + b"\r\n"
-        if head.flags & NOMINATED:
-            raw = strip_for(nominated(head)).cut(raw)
         if self._via_request:
             extra += self._via_request
+        also = nominated(head) if head.flags & NOMINATED else _NONE
         target = exchange.target
         if target is not None and target.response_edits is not None:
-            edits = target.response_edits
-            strip, more = (edits.strip, edits.extra) if edits.render is None else edits.render(head, exchange)
-            if strip:
-                raw = strip_for(strip).cut(raw)
-                extra = strip_for(strip).cut(b"\r\n" + extra)[2:]
-            extra += more
+            also, extra = _edited(target.response_edits, head, exchange, also, extra)
         if head.status == 101:
-            return raw + extra + _UPGRADE % names.get(b"upgrade", b"") + b"\r\n"
+            return head.emit(None, strip, extra + _UPGRADE % (head.get(b"upgrade") or b""), also)
         if rechunk:
             extra += b"transfer-encoding: chunked\r\n"
         elif head.flags & CHUNKED and exchange.dechunk:
-            raw = _STRIP_FRAMING.cut(raw)
+            strip |= HAS_FRAMING
         if not keep:
             extra += _CLOSE
         elif not exchange.head.minor:
             extra += _KEEP_ALIVE
-        if not head.minor:
-            raw = b"HTTP/1.1" + raw[8:]
-        return raw + extra + b"\r\n"
+        first = None if head.minor else b"HTTP/1.1" + head.raw[8 : head.fields_at]
+        return head.emit(first, strip, extra, also)
 
     def local_reply(self, exchange: HttpExchange, reply: Reply, *, keep: bool) -> bytes:
         """A whole response made here, its body included (unless the request is HEAD)."""
@@ -241,3 +231,14 @@ class HttpEdge:
         if not keep:
             extra += _CLOSE
         return head + extra + (b"\r\n" if exchange.is_head else b"\r\n" + body)
+
+
+def _edited(
+    edits: HeaderEdits, head: Head, exchange: HttpExchange, also: frozenset[bytes], extra: bytes
+) -> tuple[frozenset[bytes], bytes]:
+    """The fields to leave out and the lines to add, after a route's edits."""
+    strip, more = (edits.strip, edits.extra) if edits.render is None else edits.render(head, exchange)
+    if strip:
+        also |= strip
+        extra = strip_for(strip).cut(b"\r\n" + extra)[2:]
+    return also, extra + more

@@ -13,7 +13,8 @@ from typing import Final
 
 from proxy.http1.chunked import LAST_CHUNK, chunk
 from proxy.http1.errors import ProtocolError
-from proxy.http1.head import CHUNKED, EXPECT, UPGRADE, Head
+from proxy.http1.fields import CHUNKED, EXPECT, UPGRADE
+from proxy.http1.head import Head
 from proxy.model.reply import Reply
 from proxy.runtime.entry import RouteEntry
 from proxy.stream import local_reply
@@ -80,7 +81,7 @@ class HttpExchange(Attempts):
             stats.downstream_rq_ws_on_non_ws_route += 1
             self.reply(local_reply.UPGRADE_REFUSED)
             return
-        if flags & EXPECT and head.names[b"expect"].lower() == b"100-continue":
+        if flags & EXPECT and (head.get(b"expect") or b"").lower() == b"100-continue":
             # As Envoy does: the proxy answers for the upstream, which then sees no expectation.
             self.continued = True
             if not self.request_done and not payload and head.minor:
@@ -320,7 +321,7 @@ class HttpExchange(Attempts):
 
     def _accept_upgrade(self) -> bool:
         """Whether an upgrade may go on, as an upgrade or (h2c) as a plain request."""
-        protocol = self.head.names[b"upgrade"].lower()
+        protocol = (self.head.get(b"upgrade") or b"").lower()
         if protocol == b"h2c":
             # RFC 9113 section 3.1: the upgrade is obsolete and may be ignored.
             return True

@@ -13,7 +13,8 @@ from proxy.cluster.cluster import Cluster
 from proxy.cluster.host import Host
 from proxy.http1.chunked import ChunkedBody
 from proxy.http1.errors import ProtocolError
-from proxy.http1.head import CHUNKED, CLOSE, KEEP_ALIVE, Head, scan_response
+from proxy.http1.fields import CHUNKED, CLOSE, KEEP_ALIVE
+from proxy.http1.head import Head, scan_response
 from proxy.model.connection import Address
 from proxy.tls.conn import Buffers, Transport
 from proxy.tls.errors import TruncatedError
