@@ -21,6 +21,9 @@ _KEY_USAGE = b"\x55\x1d\x0f"
 _EXTENDED_KEY_USAGE = b"\x55\x1d\x25"
 _SUBJECT_ALT_NAME = b"\x55\x1d\x11"
 
+_COMMON_NAME = b"\x55\x04\x03"
+_RSA = bytes.fromhex("2a864886f70d0101")
+
 _MONTH_DAYS = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
 
 _ATTRIBUTES = {
@@ -41,7 +44,8 @@ class DerError(ValueError):
 class CertificateFields:
     """What was read. Times are Unix seconds, UTC. ``key_usage`` is the first byte of the bit string
     (``None``: no such extension), ``extended_key_usage`` the OIDs' content bytes (``None``: no such
-    extension). ``subject`` and ``public_key`` (SubjectPublicKeyInfo) are DER.
+    extension). ``subject`` and ``public_key`` (SubjectPublicKeyInfo) are DER. ``addresses`` are the iPAddress
+    names as they stand: 4 or 16 bytes.
     """
 
     serial_number: int
@@ -55,6 +59,17 @@ class CertificateFields:
     key_usage: int | None
     key_usage_critical: bool
     extended_key_usage: tuple[bytes, ...] | None
+    emails: tuple[str, ...] = ()
+    addresses: tuple[bytes, ...] = ()
+
+    @property
+    def is_rsa(self) -> bool:
+        """Whether the key is one for RSA signatures (of either padding)."""
+        return _RSA in self.public_key[:32]
+
+    def common_name(self) -> str:
+        """The subject's most specific common name, "" if there is none."""
+        return _common_name(self.subject)
 
     def subject_text(self) -> str:
         """The subject in the form of RFC 4514, most specific part first."""
@@ -131,8 +146,7 @@ def _certificate(der: bytes) -> CertificateFields:
     key_usage: int | None = None
     key_usage_critical = False
     extended: tuple[bytes, ...] | None = None
-    uris: tuple[str, ...] = ()
-    dns_names: tuple[str, ...] = ()
+    names = _NO_NAMES
     if at < tbs_end:
         at, end = _expect(der, at, tbs_end, 0xA3, "extensions")
         if end != tbs_end:
@@ -158,7 +172,7 @@ def _certificate(der: bytes) -> CertificateFields:
             if value_end != stop:
                 raise DerError("extension: bytes left over")
             if oid == _SUBJECT_ALT_NAME:
-                uris, dns_names = _alternative_names(der, at, stop)
+                names = _alternative_names(der, at, stop)
             elif oid == _KEY_USAGE:
                 key_usage, key_usage_critical = _key_usage(der, at, stop), critical
             elif oid == _EXTENDED_KEY_USAGE:
@@ -172,28 +186,69 @@ def _certificate(der: bytes) -> CertificateFields:
         not_after,
         subject,
         public_key,
-        uris,
-        dns_names,
+        names.uris,
+        names.dns_names,
         is_ca,
         key_usage,
         key_usage_critical,
         extended,
+        names.emails,
+        names.addresses,
     )
 
 
-def _alternative_names(der: bytes, at: int, stop: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def read_crl_end(der: bytes) -> int | None:
+    """When a certificate revocation list (RFC 5280 section 5) says that there will be a newer one: its nextUpdate.
+
+    Unix seconds; ``None``: it does not say. Raises :class:`DerError`.
+    """
+    try:
+        at, end = _expect(der, 0, len(der), 0x30, "CRL")
+        at, end = _expect(der, at, end, 0x30, "tbsCertList")
+        if der[at] == 0x02:
+            at = _header(der, at, end, "version")[2]
+        _, at = _expect(der, at, end, 0x30, "signature")
+        _, at = _expect(der, at, end, 0x30, "issuer")
+        _, at = _time(der, at, end, "thisUpdate")
+        if at >= end or der[at] not in (0x17, 0x18):
+            return None
+        return _time(der, at, end, "nextUpdate")[0]
+    except IndexError:
+        raise DerError("CRL: cut short") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    uris: tuple[str, ...] = ()
+    dns_names: tuple[str, ...] = ()
+    emails: tuple[str, ...] = ()
+    addresses: tuple[bytes, ...] = ()
+
+
+_NO_NAMES = _Names()
+
+
+def _alternative_names(der: bytes, at: int, stop: int) -> _Names:
     at, end = _expect(der, at, stop, 0x30, "subjectAltName")
     if end != stop:
         raise DerError("subjectAltName: bytes left over")
     uris: list[str] = []
     dns_names: list[str] = []
+    emails: list[str] = []
+    addresses: list[bytes] = []
     while at < end:
         tag, start, at = _header(der, at, end, "subjectAltName")
         if tag == 0x86:
             uris.append(_printable(der[start:at], "URI"))
         elif tag == 0x82:
             dns_names.append(_printable(der[start:at], "DNS name"))
-    return tuple(uris), tuple(dns_names)
+        elif tag == 0x81:
+            emails.append(_printable(der[start:at], "mail address"))
+        elif tag == 0x87:
+            if at - start not in (4, 16):
+                raise DerError("subjectAltName: an IP address of neither 4 nor 16 bytes")
+            addresses.append(der[start:at])
+    return _Names(tuple(uris), tuple(dns_names), tuple(emails), tuple(addresses))
 
 
 def _printable(raw: bytes, what: str) -> str:
@@ -279,6 +334,23 @@ def name_text(der: bytes) -> str:
     except IndexError:
         raise DerError("name: cut short") from None
     return ",".join(reversed(sets))
+
+
+def _common_name(der: bytes) -> str:
+    found = ""
+    try:
+        at, end = _expect(der, 0, len(der), 0x30, "name")
+        while at < end:
+            inner, at = _expect(der, at, end, 0x31, "name")
+            while inner < at:
+                start, inner = _expect(der, inner, at, 0x30, "name")
+                kind, value = _expect(der, start, inner, 0x06, "attribute type")
+                if der[kind:value] == _COMMON_NAME:
+                    tag, begin, stop = _header(der, value, inner, "attribute value")
+                    found = der[begin:stop].decode("utf-8", "replace") if tag in (0x0C, 0x13, 0x16) else ""
+    except IndexError:
+        raise DerError("name: cut short") from None
+    return found
 
 
 def _attribute(der: bytes, at: int, end: int) -> str:

@@ -27,10 +27,9 @@ from proxy.observe.log_file import LogFiles
 from proxy.runtime.compile import CompileEnv
 from proxy.runtime.hub import Hub
 from proxy.runtime.runtime import Runtime
-from proxy.tls.errors import SecretError
 from proxy.tls.identity import CaClient, Identity, IdentityManager
 from proxy.tls.store import SecretStore
-from proxy.xds import node
+from proxy.xds import node, secret_file
 from proxy.xds.cache import ConfigCache
 from proxy.xds.client import AdsClient
 from proxy.xds.session import DeltaSession
@@ -69,8 +68,9 @@ class Sidecar:
     def __init__(self, common: Common) -> None:
         self.common = common
         self.log_files = LogFiles()
-        self.secrets = SecretStore()
+        self.secrets = SecretStore(secret_file.parse)
         self.hub = Hub(CompileEnv(log_files=self.log_files, hostname=socket.gethostname()))
+        self.hub.join(self.secrets.prepare)
         self.worker = Worker(self.hub, self.secrets, self.log_files, WorkerOptions())
         self.loop = asyncio.get_running_loop()
         self.discovery = Discovery(self.loop, mark=common.mark)
@@ -85,7 +85,7 @@ class Sidecar:
         """Serve a static configuration until told to stop. Raises ``ConfigError``, ``OSError``."""
         self.admin.dump_static = message
         async with AsyncExitStack() as stack:
-            self.apply(config)
+            self.hub.apply(config)
             await self._serve(stack)
             self.admin.ready = lambda: not self.draining
             await self.stopping.wait()
@@ -103,7 +103,7 @@ class Sidecar:
         identities.subscribe(self._new_identity)
         self.admin.identities = identities
         session = DeltaSession(
-            node.build(managed.node), self.apply, check=self.hub.check, clock=self.loop.time
+            node.build(managed.node), self.hub.apply, check=self.hub.check, clock=self.loop.time
         )
         self.admin.session = session
         cache = ConfigCache(managed.state_dir)
@@ -143,15 +143,6 @@ class Sidecar:
         self.admin.ads = ads
         self.admin.ready = lambda: not self.draining and session.complete()
         return ads
-
-    def apply(self, config: Config) -> None:
-        """Put ``config`` into force, its secrets first. Raises ``ConfigError``; then the old one stays."""
-        for name, secret in config.secrets.items():
-            try:
-                self.secrets.set_secret(secret)
-            except SecretError as error:
-                raise ConfigError(f"secret[{name}]", str(error)) from error
-        self.hub.apply(config)
 
     def _restore(self, cache: ConfigCache, session: DeltaSession) -> None:
         resources = cache.load()

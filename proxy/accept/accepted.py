@@ -279,10 +279,8 @@ class Accepted(asyncio.BufferedProtocol):
         assert chain is not None and listener is not None
         connection = self._connection
         engine = tls.tls
-        connection.peer, connection.principal = tls.context.verifier.check(
-            engine.getpeercert(True), time.time()
-        )
-        connection.local_uri = tls.context.local_uri
+        connection.peer, connection.principal = tls.context.judge(engine)
+        connection.local_uri = tls.context.uri_of(engine.context)
         connection.tls_version = engine.version() or ""
         cipher = engine.cipher()
         connection.cipher = cipher[0] if cipher else ""

@@ -34,18 +34,31 @@ class SanMatcher:
 
 @dataclass(frozen=True, slots=True)
 class ValidationContext:
-    """``CertificateValidationContext``: trust anchors and what a peer must be called (any matcher suffices)."""
+    """``CertificateValidationContext``: trust anchors, revocation, and what a peer must be (any matcher suffices).
+
+    ``verify_certificate_spki`` and ``verify_certificate_hash`` are SHA-256 digests; one match in either suffices.
+    """
 
     trusted_ca: DataSource | None = None
     match_typed_subject_alt_names: tuple[SanMatcher, ...] = ()
+    verify_certificate_spki: tuple[bytes, ...] = ()
+    verify_certificate_hash: tuple[bytes, ...] = ()
+    crl: DataSource | None = None
+    only_verify_leaf_cert_crl: bool = False
+    allow_expired_certificate: bool = False
+    max_verify_depth: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SecretRef:
-    """``SdsSecretConfig``. ``from_ads`` false: a static secret, or the workload's own identity ("default")."""
+    """``SdsSecretConfig``. ``path``: the file that holds the ``Secret`` (``path_config_source``).
+
+    With neither that nor ``from_ads``: a static secret, or the workload's own identity ("default").
+    """
 
     name: str
     from_ads: bool = False
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +72,36 @@ class CommonTls:
     alpn_protocols: tuple[str, ...] = ()
     tls_minimum: Literal["TLSv1_2", "TLSv1_3"] = "TLSv1_2"
     tls_maximum: Literal["TLSv1_2", "TLSv1_3"] = "TLSv1_3"
+    cipher_suites: tuple[str, ...] = ()
+    ecdh_curve: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DownstreamTls:
-    """``DownstreamTlsContext``."""
+    """``DownstreamTlsContext``. ``session_timeout``: seconds that a session ticket is good for at most, 0 = OpenSSL's.
+
+    ``session_tickets`` is the opposite of ``disable_stateless_session_resumption``.
+    """
 
     common: CommonTls
     require_client_certificate: bool = False
+    require_sni: bool = False
+    session_tickets: bool = True
+    session_timeout: int = 0
+    full_scan_certs_on_sni_mismatch: bool = False
+    prefer_client_ciphers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTls:
-    """``UpstreamTlsContext``."""
+    """``UpstreamTlsContext``. ``max_session_keys``: sessions kept, 0 = no resumption, ``None`` = one for each host."""
 
     common: CommonTls
     sni: str = ""
+    auto_host_sni: bool = False
+    auto_sni_san_validation: bool = False
+    allow_renegotiation: bool = False
+    max_session_keys: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,27 @@ from proxy.runtime.compile import CompileEnv, compile_config
 from proxy.runtime.runtime import Runtime
 
 Subscriber = Callable[[Runtime, Runtime], None]
+Prepare = Callable[[Config], Callable[[], None]]
 
 
 class Hub:
     """``current`` is the snapshot in force; before the first ``apply`` it is an empty one."""
 
-    __slots__ = ("_env", "_subscribers", "current")
+    __slots__ = ("_env", "_parts", "_subscribers", "current")
 
     def __init__(self, env: CompileEnv) -> None:
         self._env = env
         self._subscribers: list[Subscriber] = []
+        self._parts: list[Prepare] = []
         self.current: Runtime = compile_config(Config(), None, env)
+
+    def join(self, prepare: Prepare) -> None:
+        """Have a part of the process take effect together with the snapshot.
+
+        ``prepare(config)`` changes nothing; it raises ``ConfigError``, or returns what puts the part's share into force
+        and cannot fail.
+        """
+        self._parts.append(prepare)
 
     def subscribe(self, on_swap: Subscriber) -> None:
         """Have ``on_swap(old, new)`` called after each swap, in order of subscription."""
@@ -28,6 +38,8 @@ class Hub:
     def check(self, config: Config) -> None:
         """Try whether ``config`` could be used, and change nothing. Raises ``ConfigError``."""
         compile_config(config, self.current, self._env)
+        for prepare in self._parts:
+            prepare(config)
 
     def apply(self, config: Config) -> Runtime:
         """Compile ``config`` and make it current.
@@ -36,7 +48,8 @@ class Hub:
         """
         old = self.current
         new = compile_config(config, old, self._env)
-        for step in new.commit:
+        prepared = [prepare(config) for prepare in self._parts]
+        for step in (*new.commit, *prepared):
             step()
         self.current = new
         for on_swap in self._subscribers:

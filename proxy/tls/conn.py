@@ -101,7 +101,7 @@ class TlsConn(asyncio.BufferedProtocol):
             self._outgoing,
             server_side,
             None if server_side else context.sni,
-            session=context.sessions.get(session_key) if session_key else None,
+            session=context.resumable(session_key) if session_key else None,
         )
         self._app: Application | None = None
         self._closing = False

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-RefusalKind = Literal["no_cert", "error", "san"]
+RefusalKind = Literal["no_cert", "error", "san", "cert_hash"]
 
 
 class SecretError(ValueError):
     """Key, certificate or trust roots that a TLS context needs are missing or unusable; the text says which."""
+
+
+class MissingSecretError(SecretError):
+    """A secret has not come yet. What needs it fails closed until it does."""
 
 
 class PeerRefusedError(Exception):
@@ -22,5 +26,13 @@ class PeerRefusedError(Exception):
         self.kind = kind
 
 
+class HandshakeError(ConnectionError):
+    """The handshake is ended by us: too many at one time, or too many bytes for one."""
+
+
 class TruncatedError(ConnectionResetError):
-    """The peer ended the TCP connection without TLS's ``close_notify``: what came may be incomplete."""
+    """The peer ended the TLS connection without ``close_notify``: what came may be incomplete."""
+
+
+class FloodError(ConnectionError):
+    """The peer keeps the engine busy with records that carry nothing."""

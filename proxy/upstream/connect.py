@@ -9,7 +9,6 @@ import asyncio
 import os
 import socket
 import ssl
-import time
 from collections.abc import Callable
 from typing import Literal, Protocol, TypeVar, cast
 
@@ -90,7 +89,7 @@ async def _secure(
     done: asyncio.Future[None] = state.loop.create_future()
 
     def secured(conn: TlsConn) -> Application:
-        peer, principal = conn.context.verifier.check(conn.tls.getpeercert(True), time.time())
+        peer, principal = conn.context.judge(conn.tls)
         app.principal = principal or (peer.dns[0] if peer is not None and peer.dns else "")
         stats.ssl_handshake += 1
         if conn.tls.session_reused:

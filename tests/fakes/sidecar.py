@@ -175,6 +175,7 @@ async def sidecar(
     env = CompileEnv()
     hub = Hub(env)
     store = secrets or SecretStore()
+    hub.join(store.prepare)
     hub.apply(config(*parts))
     worker = Worker(hub, store, env.log_files, options)
     await worker.start()

@@ -225,7 +225,7 @@ async def test_rotation_keeps_connections_and_new_ones_use_the_new_certificate(
             # A root that is no longer trusted ends no connection and admits no new one, resumed or not.
             other = Mesh()
             roots = Secret("ROOTCA", validation=ValidationContext(DataSource(inline=other.root.pem.encode())))
-            store.set_secret(roots)
+            server.apply(replace(server.hub.current.config, version="2", secrets={"ROOTCA": roots}))
             assert await refused(server.port, context)
             old.send(CLOSE)
             assert (await old.response())[0] == 200

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Callable
 from typing import Any, Literal
 
 from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
@@ -20,14 +22,36 @@ from proxy.model.tls import (
     ValidationContext,
 )
 from proxy.xds.decode import matcher
-from proxy.xds.decode.fields import UNSUPPORTED, check, enum, forbid, known, only, required, unpack, wrapped
+from proxy.xds.decode.fields import (
+    UNSUPPORTED,
+    check,
+    duration,
+    enum,
+    forbid,
+    known,
+    required,
+    unpack,
+    wrapped,
+)
 
 _TRANSPORT_SOCKET = known("typed_config", without_effect={"name": "is a label; the type URL decides"})
-_DOWNSTREAM = known("common_tls_context", "require_client_certificate", "require_sni")
+_DOWNSTREAM = known(
+    "common_tls_context",
+    "require_client_certificate",
+    "require_sni",
+    "disable_stateless_session_resumption",
+    "session_timeout",
+    "ocsp_staple_policy",
+    "full_scan_certs_on_sni_mismatch",
+    "prefer_client_ciphers",
+)
 _UPSTREAM = known(
     "common_tls_context",
     "sni",
-    without_effect={"max_session_keys": "how many sessions are kept for resumption changes no outcome"},
+    "auto_host_sni",
+    "auto_sni_san_validation",
+    "allow_renegotiation",
+    "max_session_keys",
 )
 _COMMON = known(
     "tls_params",
@@ -38,18 +62,66 @@ _COMMON = known(
     "combined_validation_context",
     "alpn_protocols",
 )
-_PARAMETERS = known("tls_minimum_protocol_version", "tls_maximum_protocol_version")
+_PARAMETERS = known(
+    "tls_minimum_protocol_version", "tls_maximum_protocol_version", "cipher_suites", "ecdh_curves"
+)
 _COMBINED = known("default_validation_context", "validation_context_sds_secret_config")
-_VALIDATION = known("trusted_ca", "match_typed_subject_alt_names", "trust_chain_verification")
-_CERTIFICATE = known("certificate_chain", "private_key")
+_VALIDATION = known(
+    "trusted_ca",
+    "match_typed_subject_alt_names",
+    "trust_chain_verification",
+    "verify_certificate_spki",
+    "verify_certificate_hash",
+    "crl",
+    "only_verify_leaf_cert_crl",
+    "allow_expired_certificate",
+    "max_verify_depth",
+    without_effect={"watched_directory": "files are looked at themselves, however they are replaced"},
+)
+_CERTIFICATE = known(
+    "certificate_chain",
+    "private_key",
+    without_effect={"watched_directory": "files are looked at themselves, however they are replaced"},
+)
 _SAN = known("san_type", "matcher")
 _SECRET = known("name", "tls_certificate", "validation_context")
 _SDS = known("name", "sds_config")
 _CONFIG_SOURCE = known("ads", "resource_api_version")
+_SECRET_SOURCE = known(
+    "ads",
+    "path",
+    "path_config_source",
+    "resource_api_version",
+    without_effect={"initial_fetch_timeout": "nothing waits for a secret but the handshakes that need it"},
+)
+_PATH_SOURCE = known(
+    "path", without_effect={"watched_directory": "files are looked at themselves, however they are replaced"}
+)
 _EMPTY = known()
-_DATA_SOURCE = known("filename", "inline_bytes", "inline_string")
+_DATA_SOURCE = known(
+    "filename",
+    "inline_bytes",
+    "inline_string",
+    without_effect={"watched_directory": "files are looked at themselves, however they are replaced"},
+)
 
 _Version = Literal["TLSv1_2", "TLSv1_3"]
+_CIPHERS = frozenset(
+    f"{exchange}{cipher}"
+    for exchange, ciphers in (
+        (
+            "ECDHE-ECDSA-",
+            ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305", "AES128-SHA", "AES256-SHA"),
+        ),
+        (
+            "ECDHE-RSA-",
+            ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305", "AES128-SHA", "AES256-SHA"),
+        ),
+        ("", ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "AES128-SHA", "AES256-SHA")),
+    )
+    for cipher in ciphers
+)
+_CURVES = ("P-256", "P-384", "P-521", "X25519")
 _SAN_TYPES: dict[str, Literal["URI", "DNS", "EMAIL", "IP_ADDRESS"]] = {
     "URI": "URI",
     "DNS": "DNS",
@@ -64,14 +136,22 @@ def downstream(message: Any, path: str) -> DownstreamTls | None:
     if context is None:
         return None
     check(context, path, _DOWNSTREAM)
-    only(context, path, "require_sni", False)
+    enum(context, path, "ocsp_staple_policy", {"LENIENT_STAPLING": None})
     common = _common(context.common_tls_context, f"{path}.common_tls_context", "TLSv1_3")
     forbid(
         not common.certificates and not common.certificate_secrets,
         f"{path}.common_tls_context",
         "a server needs tls_certificates or tls_certificate_sds_secret_configs",
     )
-    return DownstreamTls(common, wrapped(context, "require_client_certificate", False))
+    return DownstreamTls(
+        common,
+        wrapped(context, "require_client_certificate", False),
+        wrapped(context, "require_sni", False),
+        not context.disable_stateless_session_resumption,
+        int(duration(context, path, "session_timeout", 0.0)),
+        wrapped(context, "full_scan_certs_on_sni_mismatch", False),
+        context.prefer_client_ciphers,
+    )
 
 
 def upstream(message: Any, path: str) -> UpstreamTls | None:
@@ -81,8 +161,20 @@ def upstream(message: Any, path: str) -> UpstreamTls | None:
         return None
     check(context, path, _UPSTREAM)
     # As a client Envoy goes up to TLS 1.2 unless told otherwise.
+    common = _common(context.common_tls_context, f"{path}.common_tls_context", "TLSv1_2")
+    forbid(
+        len(common.certificates) + len(common.certificate_secrets) > 1,
+        f"{path}.common_tls_context",
+        "a client has one certificate",
+    )
+    forbid(len(context.sni) > 255, f"{path}.sni", "is longer than 255 bytes")
     return UpstreamTls(
-        _common(context.common_tls_context, f"{path}.common_tls_context", "TLSv1_2"), context.sni
+        common,
+        context.sni,
+        context.auto_host_sni,
+        context.auto_sni_san_validation,
+        context.allow_renegotiation,
+        wrapped(context, "max_session_keys", None),
     )
 
 
@@ -118,7 +210,48 @@ def _common(message: Any, path: str, newest: _Version) -> CommonTls:
             "must have 1 to 255 bytes (RFC 7301)",
         )
     alpn = tuple(message.alpn_protocols)
-    return CommonTls(certificates, secrets, context, context_secret, alpn, minimum, maximum)
+    return CommonTls(
+        certificates,
+        secrets,
+        context,
+        context_secret,
+        alpn,
+        minimum,
+        maximum,
+        _cipher_suites(message.tls_params.cipher_suites, at),
+        _curve(message.tls_params.ecdh_curves, at),
+    )
+
+
+def _cipher_suites(names: Any, path: str) -> tuple[str, ...]:
+    """Suites of TLS 1.2 by preference. ``[A|B]``, where the client chooses, is read as A before B."""
+    found: list[str] = []
+    for index, group in enumerate(names):
+        for name in group[1:-1].split("|") if group[:1] == "[" and group[-1:] == "]" else (group,):
+            forbid(
+                name not in _CIPHERS,
+                f"{path}.cipher_suites[{index}]",
+                f"{name!r} {UNSUPPORTED}; supported: {', '.join(sorted(_CIPHERS))}",
+            )
+            found.append(name)
+    return tuple(found)
+
+
+def _curve(names: Any, path: str) -> str:
+    if not names:
+        return ""
+    forbid(
+        len(names) > 1,
+        f"{path}.ecdh_curves",
+        "Python's ssl can be given one curve only; without any, X25519 and P-256 are preferred",
+    )
+    forbid(
+        names[0] not in _CURVES,
+        f"{path}.ecdh_curves[0]",
+        f"{names[0]!r} {UNSUPPORTED}; supported: {', '.join(_CURVES)}",
+    )
+    name: str = names[0]
+    return name
 
 
 def _validation_of(message: Any, path: str) -> tuple[ValidationContext | None, SecretRef | None]:
@@ -152,7 +285,35 @@ def _validation(message: Any, path: str) -> ValidationContext:
     trusted = None
     if message.HasField("trusted_ca"):
         trusted = data_source(message.trusted_ca, f"{path}.trusted_ca")
-    return ValidationContext(trusted, tuple(matchers))
+    return ValidationContext(
+        trusted,
+        tuple(matchers),
+        tuple(
+            _digest(value, base64.b64decode, f"{path}.verify_certificate_spki[{n}]", "base64")
+            for n, value in enumerate(message.verify_certificate_spki)
+        ),
+        tuple(
+            _digest(value, _from_hex, f"{path}.verify_certificate_hash[{n}]", "hex")
+            for n, value in enumerate(message.verify_certificate_hash)
+        ),
+        data_source(message.crl, f"{path}.crl") if message.HasField("crl") else None,
+        message.only_verify_leaf_cert_crl,
+        message.allow_expired_certificate,
+        wrapped(message, "max_verify_depth", None),
+    )
+
+
+def _from_hex(value: str) -> bytes:
+    return bytes.fromhex(value.replace(":", ""))
+
+
+def _digest(value: str, decode: Callable[[str], bytes], path: str, form: str) -> bytes:
+    try:
+        digest = decode(value)
+    except ValueError:
+        digest = b""
+    forbid(len(digest) != 32, path, f"is not a SHA-256 digest in {form}")
+    return digest
 
 
 def _certificate(message: Any, path: str) -> TlsCertificate:
@@ -177,13 +338,22 @@ def data_source(message: Any, path: str) -> DataSource:
 
 
 def secret_ref(message: Any, path: str) -> SecretRef:
-    """An ``SdsSecretConfig``: from ADS, or (without ``sds_config``) a secret that the node itself has."""
+    """An ``SdsSecretConfig``: from ADS, from a file, or (without ``sds_config``) a secret that the node itself has."""
     check(message, path, _SDS)
     name = required(message.name, f"{path}.name")
-    from_ads = message.HasField("sds_config")
-    if from_ads:
-        require_ads(message.sds_config, f"{path}.sds_config")
-    return SecretRef(name, from_ads)
+    if not message.HasField("sds_config"):
+        return SecretRef(name)
+    source, path = message.sds_config, f"{path}.sds_config"
+    kind = source.WhichOneof("config_source_specifier")
+    if kind not in ("path", "path_config_source"):
+        require_ads(source, path)
+        return SecretRef(name, from_ads=True)
+    check(source, path, _SECRET_SOURCE)
+    enum(source, path, "resource_api_version", {"AUTO": None, "V3": None})
+    if kind == "path":
+        return SecretRef(name, path=required(source.path, f"{path}.path"))
+    check(source.path_config_source, f"{path}.{kind}", _PATH_SOURCE)
+    return SecretRef(name, path=required(source.path_config_source.path, f"{path}.{kind}.path"))
 
 
 def require_ads(message: Any, path: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from proxy.model.config import Config, ConfigError
 from proxy.model.tls import (
     CommonTls,
     DataSource,
@@ -21,7 +23,18 @@ from proxy.model.tls import (
 from proxy.tls.errors import SecretError
 from proxy.tls.store import SecretStore
 from tests.fakes import pki
-from tests.fakes.sidecar import Mesh, mesh_tls, mutual, spiffe, strict
+from tests.fakes.sidecar import (
+    Mesh,
+    chain,
+    config,
+    direct,
+    http,
+    listener,
+    mesh_tls,
+    mutual,
+    spiffe,
+    strict,
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +44,10 @@ def mesh() -> Mesh:
 
 def inline(pem: bytes | str) -> DataSource:
     return DataSource(inline=pem if isinstance(pem, bytes) else pem.encode())
+
+
+def take(store: SecretStore, *secrets: Secret) -> None:
+    store.prepare(Config(secrets={secret.name: secret for secret in secrets}))()
 
 
 def test_contexts_are_strict_and_kept(mesh: Mesh) -> None:
@@ -51,9 +68,11 @@ def test_a_change_makes_new_contexts_and_leaves_the_old_ones_alone(mesh: Mesh) -
     store.set_identity(mesh.pem("web"), mesh.root.pem)
     assert store.generation == generation + 1 and store.server(strict()) is not before
     roots = Secret("ROOTCA", validation=ValidationContext(inline(mesh.root.pem)))
-    store.set_secret(roots)
     now = store.server(strict())
-    store.set_secret(roots)
+    # The same roots from elsewhere change nothing.
+    store.prepare(
+        replace(config(listener(chain(http(direct("/", 200)), tls=strict()))), secrets={"ROOTCA": roots})
+    )()
     assert store.server(strict()) is now
 
 
@@ -81,9 +100,9 @@ def test_what_is_missing_fails_closed_and_is_named(mesh: Mesh) -> None:
     with pytest.raises(SecretError, match="default"):
         # Not the workload's own identity, but one that ADS is to bring.
         store.client(UpstreamTls(CommonTls(certificate_secrets=(SecretRef("default", True),))))
-    store.set_secret(Secret("other", validation=ValidationContext(inline(mesh.root.pem))))
+    take(store, Secret("other", validation=ValidationContext(inline(mesh.root.pem))))
     store.client(UpstreamTls(CommonTls(validation_secret=SecretRef("other", True))))
-    store.remove_secret("other")
+    take(store)
     with pytest.raises(SecretError, match="other"):
         store.client(UpstreamTls(CommonTls(validation_secret=SecretRef("other", True))))
 
@@ -96,10 +115,10 @@ def test_unusable_secrets_change_nothing(mesh: Mesh) -> None:
     for pem, roots in ((mixed, mesh.root.pem), (b"junk", mesh.root.pem), (key, "junk"), (key, "")):
         with pytest.raises(SecretError):
             store.set_identity(pem, roots)
-    with pytest.raises(SecretError):
-        store.set_secret(Secret("ROOTCA", validation=ValidationContext(inline("junk"))))
-    with pytest.raises(SecretError):
-        store.set_secret(Secret("c", certificate=TlsCertificate(inline(mixed), inline(b"junk"))))
+    with pytest.raises(ConfigError):
+        take(store, Secret("ROOTCA", validation=ValidationContext(inline("junk"))))
+    with pytest.raises(ConfigError):
+        take(store, Secret("c", certificate=TlsCertificate(inline(mixed), inline(b"junk"))))
     assert (store.generation, store.server(strict())) == before
 
 

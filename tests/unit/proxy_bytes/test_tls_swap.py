@@ -1,0 +1,144 @@
+"""Secrets take effect with the configuration that brought them, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from proxy.model.config import Config, ConfigError
+from proxy.model.tls import (
+    CommonTls,
+    DataSource,
+    DownstreamTls,
+    Secret,
+    SecretRef,
+    TlsCertificate,
+    ValidationContext,
+)
+from proxy.runtime.compile import CompileEnv
+from proxy.runtime.hub import Hub
+from proxy.tls.errors import SecretError
+from proxy.tls.store import SecretStore
+from tests.fakes.sidecar import Mesh, chain, cluster, config, direct, forward, http, listener
+
+ROOTS = SecretRef("roots", from_ads=True)
+CERTIFICATE = SecretRef("cert", from_ads=True)
+TLS = DownstreamTls(CommonTls(certificate_secrets=(CERTIFICATE,), validation_secret=ROOTS), True)
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Mesh:
+    return Mesh()
+
+
+def inline(pem: bytes | str) -> DataSource:
+    return DataSource(inline=pem if isinstance(pem, bytes) else pem.encode())
+
+
+def certificate(pem: bytes, name: str = "cert") -> Secret:
+    return Secret(name, certificate=TlsCertificate(inline(pem), inline(pem)))
+
+
+def roots(mesh: Mesh) -> Secret:
+    return Secret("roots", validation=ValidationContext(inline(mesh.root.pem)))
+
+
+def secured(tls: DownstreamTls, *secrets: Secret, version: str = "1") -> Config:
+    made = config(listener(chain(http(direct("/", 200)), tls=tls)), version=version)
+    return replace(made, secrets={secret.name: secret for secret in secrets})
+
+
+def joined() -> tuple[Hub, SecretStore]:
+    hub, store = Hub(CompileEnv()), SecretStore()
+    hub.join(store.prepare)
+    return hub, store
+
+
+def test_a_configuration_that_does_not_compile_leaves_the_secrets_as_they_are(mesh: Mesh) -> None:
+    hub, store = joined()
+    hub.apply(secured(TLS, certificate(mesh.pem("one")), roots(mesh)))
+    before = store.server(TLS)
+    bad = replace(
+        secured(TLS, certificate(mesh.pem("two")), roots(mesh), version="2"),
+        clusters={"c": replace(cluster("c"), choice_count=1)},
+    )
+    with pytest.raises(ConfigError, match="choice_count"):
+        hub.apply(bad)
+    assert store.server(TLS) is before and hub.current.version == "1"
+    hub.apply(replace(bad, clusters={}))
+    assert store.server(TLS) is not before
+
+
+def test_a_secret_that_is_gone_is_forgotten(mesh: Mesh) -> None:
+    hub, store = joined()
+    hub.apply(secured(TLS, certificate(mesh.pem("one")), roots(mesh)))
+    store.server(TLS)
+    hub.apply(config(version="2"))
+    with pytest.raises(SecretError, match="roots"):
+        store.server(TLS)
+
+
+def test_an_unusable_secret_refuses_the_configuration_whole(mesh: Mesh) -> None:
+    hub, store = joined()
+    good = secured(TLS, certificate(mesh.pem("one")), roots(mesh))
+    hub.apply(good)
+    before = store.server(TLS)
+    for secret, path in (
+        (certificate(b"junk"), "secret[cert]"),
+        (Secret("roots", validation=ValidationContext(inline("junk"))), "secret[roots]"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            hub.apply(replace(good, version="2", secrets={**good.secrets, secret.name: secret}))
+        assert caught.value.path == path
+        with pytest.raises(ConfigError):
+            hub.check(replace(good, version="2", secrets={**good.secrets, secret.name: secret}))
+        assert store.server(TLS) is before and hub.current.version == "1"
+
+
+def test_an_unusable_context_refuses_the_configuration_with_its_path(mesh: Mesh) -> None:
+    hub, _ = joined()
+    mixed = TlsCertificate(inline(mesh.pem("a")), inline(mesh.pem("b").split(b"-----BEGIN CERT")[0]))
+    tls = DownstreamTls(CommonTls(certificates=(mixed,)))
+    with pytest.raises(ConfigError) as caught:
+        hub.apply(secured(tls))
+    assert caught.value.path == "listener[l].filter_chains[0].transport_socket"
+    # Roots without which client certificates cannot be required.
+    with pytest.raises(ConfigError, match="trusted_ca"):
+        hub.apply(
+            secured(
+                replace(TLS, common=replace(TLS.common, validation_secret=None)),
+                certificate(mesh.pem("one")),
+            )
+        )
+
+
+def test_what_a_change_does_not_touch_keeps_its_context(mesh: Mesh) -> None:
+    """Sessions can be resumed across it, and nothing is built twice."""
+    hub, store = joined()
+    mine, theirs = certificate(mesh.pem("one")), certificate(mesh.pem("two"), "other")
+    hub.apply(secured(TLS, mine, theirs, roots(mesh)))
+    before = store.server(TLS)
+    hub.apply(secured(TLS, mine, certificate(mesh.pem("three"), "other"), roots(mesh), version="2"))
+    assert store.server(TLS) is before
+    store.set_identity(mesh.pem("app"), mesh.root.pem)
+    assert store.server(TLS) is before
+    hub.apply(secured(TLS, certificate(mesh.pem("one")), roots(mesh), version="3"))
+    assert store.server(TLS) is not before
+
+
+def test_waiting_for_a_secret_is_no_error(mesh: Mesh) -> None:
+    hub, store = joined()
+    parts = (
+        listener(chain(http(forward("/", "c")), tls=TLS)),
+        cluster("c", 1),
+    )
+    hub.apply(config(*parts))
+    with pytest.raises(SecretError, match="not received yet"):
+        store.server(TLS)
+    hub.apply(
+        replace(
+            config(*parts, version="2"), secrets={"cert": certificate(mesh.pem("one")), "roots": roots(mesh)}
+        )
+    )
+    assert store.server(TLS).ssl.verify_mode
