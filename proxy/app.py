@@ -11,9 +11,9 @@ import logging
 import signal
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from proxy.admin.server import AdminServer
 from proxy.discovery.discovery import Discovery
 from proxy.model.address import SocketAddress
 from proxy.model.config import Config, ConfigError
+from proxy.model.overload import OverloadManager
 from proxy.observe.log_file import LogFiles
+from proxy.overload.resources import raise_descriptor_limit
 from proxy.runtime.compile import CompileEnv
 from proxy.runtime.hub import Hub
 from proxy.runtime.runtime import Runtime
@@ -48,6 +50,8 @@ class Common:
     readiness: SocketAddress | None = None
     drain_time: float = 5.0
     mark: int = 0
+    overload: OverloadManager | None = None
+    listener_limits: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,9 @@ class Sidecar:
         self.secrets = SecretStore(secret_file.parse)
         self.hub = Hub(CompileEnv(log_files=self.log_files, hostname=socket.gethostname()))
         self.hub.join(self.secrets.prepare)
-        self.worker = Worker(self.hub, self.secrets, self.log_files, WorkerOptions())
+        options = WorkerOptions(overload=common.overload, listener_limits=common.listener_limits)
+        log.info("at most %d file descriptors", raise_descriptor_limit())
+        self.worker = Worker(self.hub, self.secrets, self.log_files, options)
         self.loop = asyncio.get_running_loop()
         self.discovery = Discovery(self.loop, mark=common.mark)
         self.draining = False

@@ -6,7 +6,8 @@ resources: a sidecar with a control plane is started with ``--control-plane``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -15,8 +16,11 @@ from envoy.config.bootstrap.v3 import bootstrap_pb2
 from google.protobuf import json_format
 
 from proxy.model.config import Admin, Config, ConfigError
+from proxy.model.overload import OverloadManager
 from proxy.xds.decode import address as decode_address
 from proxy.xds.decode import cluster, fields, listener, tls
+from proxy.xds.decode.layered_runtime import listener_limits
+from proxy.xds.decode.overload import overload_manager
 
 
 class _Named(Protocol):
@@ -33,11 +37,11 @@ _KNOWN = fields.known(
     "admin",
     "static_resources",
     "node",
+    "layered_runtime",
+    "overload_manager",
     without_effect={
-        "layered_runtime": "Tulle has no runtime overrides; only harmless empty layers are common",
         "stats_flush_interval": "statistics are read on demand",
         "stats_config": "statistics names are fixed",
-        "overload_manager": "limits of connections and buffers are on the listeners and clusters",
     },
 )
 _KNOWN_ADMIN = fields.known(
@@ -53,11 +57,17 @@ _KNOWN_STATIC = fields.known("listeners", "clusters", "secrets")
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """What a bootstrap file says. ``message`` is the whole of it, for ``/config_dump``."""
+    """What a bootstrap file says.
+
+    ``message`` is the whole of it, for ``/config_dump``; ``overload`` is ``None`` where the defaults are to be used;
+    ``listener_limits`` are connection limits by listener name.
+    """
 
     config: Config
     admin: Admin | None
     message: Any
+    overload: OverloadManager | None = None
+    listener_limits: Mapping[str, int] = field(default_factory=dict)
 
 
 class _Loader(yaml.SafeLoader):
@@ -113,7 +123,11 @@ def parse(document: Any) -> Bootstrap:
         clusters=_by_name([cluster.cluster(m) for m in static.clusters], "clusters"),
         secrets=_by_name([tls.secret(m) for m in static.secrets], "secrets"),
     )
-    return Bootstrap(config, admin, message)
+    overload = None
+    if message.HasField("overload_manager"):
+        overload = overload_manager(message.overload_manager, "overload_manager")
+    limits = listener_limits(message.layered_runtime, "layered_runtime")
+    return Bootstrap(config, admin, message, overload, limits)
 
 
 def _by_name(resources: list[T], what: str) -> dict[str, T]:

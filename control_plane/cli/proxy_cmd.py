@@ -200,6 +200,8 @@ async def _static(options: dict[str, Any]) -> None:
             readiness=None,
             drain_time=options["drain_time"],
             mark=options["capture_mark"],
+            overload=loaded.overload,
+            listener_limits=loaded.listener_limits,
         )
         await Sidecar(common).run_static(loaded.config, loaded.message)
     except ConfigError as error:

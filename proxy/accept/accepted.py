@@ -41,7 +41,7 @@ class PolicyRefusedError(Exception):
 class Limiter(Protocol):
     """Who counts connections."""
 
-    def admit(self) -> bool: ...
+    def admit(self, listener: ListenerRuntime, descriptor: int, /) -> bool: ...
     def leave(self) -> None: ...
 
 
@@ -97,8 +97,7 @@ class Accepted(asyncio.BufferedProtocol):
             self._over = True
             return
         stats = listener.stats
-        if not self._limiter.admit():
-            stats.downstream_cx_overflow += 1
+        if not self._limiter.admit(listener, raw.get_extra_info("socket").fileno()):
             raw.abort()
             self._over = True
             return
@@ -259,6 +258,8 @@ class Accepted(asyncio.BufferedProtocol):
             on_failed=self._tls_failed,
         )
         timeout = chain.config.transport_socket_connect_timeout or HANDSHAKE_TIMEOUT
+        if self._state.shortened is not None:
+            timeout = self._state.shortened.timeout("TRANSPORT_SOCKET_CONNECT", timeout)
         self._deadline = self._state.loop.time() + timeout
         self._transport.set_protocol(tls)
         tls.connection_made(self._transport)

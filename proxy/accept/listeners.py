@@ -30,6 +30,8 @@ class _Key:
 
 @dataclass(slots=True, eq=False)
 class _Open:
+    """``sock`` stays while accepting is paused, and the kernel's queue with it; ``server`` has a duplicate."""
+
     sock: socket.socket
     bound: Address
     server: asyncio.Server | None = None
@@ -49,6 +51,7 @@ class Listeners:
         self._make = make
         self._reuse_port = reuse_port
         self._open: dict[_Key, _Open] = {}
+        self._paused = False
         self.errors: dict[str, str] = {}
 
     def addresses(self) -> dict[str, tuple[Address, ...]]:
@@ -95,9 +98,21 @@ class Listeners:
             self._close(opened)
         self._open.clear()
 
+    def pause(self) -> None:
+        """Accept nothing for now; who connects waits in the kernel's queue."""
+        self._paused = True
+        for opened in self._open.values():
+            if opened.server is not None:
+                opened.server.close()
+                opened.server = None
+
+    def resume(self) -> None:
+        """Accept again, from the next ``reconcile`` on."""
+        self._paused = False
+
     async def _serve(self) -> None:
         for key, opened in list(self._open.items()):
-            if opened.server is not None:
+            if opened.server is not None or self._paused:
                 continue
             name = key.listener
             ports = frozenset(
@@ -105,18 +120,17 @@ class Listeners:
             )
             server = await self._loop.create_server(
                 lambda name=name, ports=ports: self._make(name, ports),  # type: ignore[misc]
-                sock=opened.sock,
+                sock=opened.sock.dup(),
                 backlog=key.backlog,
             )
-            if self._open.get(key) is opened:
+            if self._open.get(key) is opened and not self._paused:
                 opened.server = server
             else:
-                # Closed by a swap that came while this one was being carried out.
+                # Closed by a swap, or paused, while this one was being carried out.
                 server.close()
 
     @staticmethod
     def _close(opened: _Open) -> None:
         if opened.server is not None:
             opened.server.close()
-        else:
-            opened.sock.close()
+        opened.sock.close()

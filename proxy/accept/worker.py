@@ -8,14 +8,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Final
 
 from proxy.accept.accepted import Accepted
+from proxy.accept.admission import Admission
 from proxy.accept.listeners import Listeners
 from proxy.model.connection import Address
+from proxy.model.overload import OverloadManager
 from proxy.observe.log_file import LogFiles
+from proxy.overload.defaults import default_overload
+from proxy.overload.manager import Overload
+from proxy.overload.resources import cgroup_memory_limit, descriptor_limit
 from proxy.runtime.hub import Hub
 from proxy.runtime.runtime import Runtime
 from proxy.tls.store import SecretStore
@@ -32,13 +38,17 @@ _CONNECTION_TICKS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """``max_connections``: open at one time over all listeners; more are closed (``downstream_cx_overflow``).
+    """``max_connections``: open at one time over all listeners; more are closed (``downstream_global_cx_overflow``). By
+    default half of the descriptors, since each may need an upstream connection.
 
-    ``reuse_port``: other workers listen on the same addresses.
+    ``reuse_port``: other workers listen on the same addresses. ``overload``: ``None`` = ``default_overload``.
+    ``listener_limits``: connections at one time by listener name (``downstream_cx_overflow``).
     """
 
-    max_connections: int = 10_000
+    max_connections: int | None = None
     reuse_port: bool = False
+    overload: OverloadManager | None = None
+    listener_limits: Mapping[str, int] = field(default_factory=dict)
 
 
 class Worker:
@@ -54,7 +64,6 @@ class Worker:
         self.secrets = secrets
         self.log_files = log_files
         self.options = options or WorkerOptions()
-        self.connections = 0
         self._state: LoopState
         self._pool: Pool
         self._listeners: Listeners
@@ -62,6 +71,8 @@ class Worker:
         self._ticks = 0
         self._date = 0
         self._idle: asyncio.Event
+        self._admission: Admission
+        self._overload: Overload
         self._reconciling: asyncio.Task[None] | None = None
         self._stopped = False
 
@@ -69,9 +80,9 @@ class Worker:
         """Bind and listen. Raises ``OSError`` naming the listener if an address cannot be bound."""
         loop = asyncio.get_running_loop()
         self._idle = asyncio.Event()
-        self._idle.set()
         self._state = LoopState(loop, self.hub, self.secrets)
         self._pool = Pool(self._state)
+        self._limit_resources()
         self._listeners = Listeners(loop, self._accept, reuse_port=self.options.reuse_port)
         self._tick()
         self.hub.subscribe(self._swapped)
@@ -83,10 +94,13 @@ class Worker:
 
     async def drain(self, timeout: float) -> None:
         """Stop accepting, answer with ``connection: close``, return when all is idle or after ``timeout`` seconds."""
-        self._state.draining = True
+        self._state.draining = self._admission.closed = True
         self._listeners.close()
         for connection in list(self._state.connections):
             connection.drain()
+        if not self.connections:
+            return
+        self._idle.clear()
         try:
             async with asyncio.timeout(timeout):
                 await self._idle.wait()
@@ -118,25 +132,39 @@ class Worker:
         """Listeners whose addresses could not be bound after a swap, and why."""
         return dict(self._listeners.errors)
 
-    # Counting (what ``Accepted`` asks).
-
-    def admit(self) -> bool:
-        """Whether one more connection may be open."""
-        if self.connections >= self.options.max_connections or self._state.draining:
-            return False
-        self.connections += 1
-        self._idle.clear()
-        return True
-
-    def leave(self) -> None:
-        self.connections -= 1
-        if not self.connections:
-            self._idle.set()
+    @property
+    def connections(self) -> int:
+        """Downstream connections that are open."""
+        return self._admission.open
 
     # Inside.
 
+    def _limit_resources(self) -> None:
+        descriptors = descriptor_limit()
+        options = self.options
+        overload = options.overload
+        if overload is None:
+            overload = default_overload(memory_limited=cgroup_memory_limit() > 0)
+        self._overload = Overload(overload, self.hub.current.stats.overload, self._accept_or_not)
+        limit = options.max_connections if overload.max_connections is None else overload.max_connections
+        self._admission = Admission(
+            limit=max(1, descriptors // 2) if limit is None else limit,
+            by_listener=options.listener_limits,
+            descriptors=descriptors,
+            actions=self._overload.actions,
+            on_idle=self._idle.set,
+        )
+
     def _accept(self, listener: str, ports: frozenset[int]) -> Accepted:
-        return Accepted(self._state, self._pool, self, listener, ports)
+        return Accepted(self._state, self._pool, self._admission, listener, ports)
+
+    def _accept_or_not(self, accept: bool) -> None:
+        """What ``stop_accepting_connections`` asks for: who connects waits in the kernel's queue meanwhile."""
+        if not accept:
+            self._listeners.pause()
+        elif not self._state.draining and not self._stopped:
+            self._listeners.resume()
+            self._follow()
 
     def _swapped(self, old: Runtime, new: Runtime) -> None:
         if self._stopped:
@@ -145,7 +173,10 @@ class Worker:
         for connection in list(self._state.connections):
             connection.runtime_changed()
         if not self._state.draining:
-            self._reconciling = self._state.loop.create_task(self._reconcile(self._reconciling))
+            self._follow()
+
+    def _follow(self) -> None:
+        self._reconciling = self._state.loop.create_task(self._reconcile(self._reconciling))
 
     async def _reconcile(self, before: asyncio.Task[None] | None) -> None:
         """Follow a swap; one at a time, the newest snapshot last."""
@@ -172,4 +203,8 @@ class Worker:
             for connection in list(state.connections):
                 connection.sweep(now)
             self._pool.sweep(now)
+        if self._overload.sweep(now):
+            actions = self._overload.actions
+            state.overload = actions if actions.concerns_requests else None
+            state.shortened = actions if actions.concerns_timeouts else None
         self.log_files.flush()

@@ -86,6 +86,7 @@ class HttpStats:
     downstream_cx_max_duration_reached: int = 0
     downstream_cx_max_requests_reached: int = 0
     downstream_cx_delayed_close_timeout: int = 0
+    downstream_cx_overload_disable_keepalive: int = 0
     downstream_cx_upgrades_total: int = 0
     downstream_cx_upgrades_active: int = 0
     downstream_flow_control_paused_reading_total: int = 0
@@ -98,6 +99,7 @@ class HttpStats:
     downstream_rq_idle_timeout: int = 0
     downstream_rq_header_timeout: int = 0
     downstream_rq_too_large: int = 0
+    downstream_rq_overload_close: int = 0
     downstream_rq_non_relative_path: int = 0
     downstream_rq_failed_path_normalization: int = 0
     downstream_rq_response_before_rq_complete: int = 0
@@ -139,6 +141,8 @@ class ListenerStats:
     downstream_cx_active: int = 0
     downstream_cx_destroy: int = 0
     downstream_cx_overflow: int = 0
+    downstream_cx_overload_reject: int = 0
+    downstream_global_cx_overflow: int = 0
     downstream_cx_transport_socket_connect_timeout: int = 0
     downstream_pre_cx_active: int = 0
     downstream_pre_cx_timeout: int = 0
@@ -247,3 +251,54 @@ class RouteStats:
 
     rq_total: int = 0
     rq_xx: list[int] = field(default_factory=lambda: [0] * 6)
+
+
+@dataclass(slots=True, eq=False)
+class OverloadActionStats:
+    """``overload.<action>.*``"""
+
+    active: int = 0
+    scale_percent: int = 0
+    shrink_count: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class OverloadMonitorStats:
+    """``overload.<monitor>.*``; ``pressure`` in percent."""
+
+    pressure: int = 0
+    failed_updates: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class OverloadStats:
+    """``overload.*``"""
+
+    actions: dict[str, OverloadActionStats] = field(default_factory=dict)
+    monitors: dict[str, OverloadMonitorStats] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class ConnectionLimitStats:
+    """``connection_limit.<stat_prefix>.*``"""
+
+    active_connections: int = 0
+    limited_connections: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class ServerStats:
+    """``server.*``: what the process holds now, renewed about once a second.
+
+    The ``memory_*`` ones, ``total_connections`` and ``uptime`` are Envoy's; the others are what must be back at the
+    start when a load is over.
+    """
+
+    uptime: int = 0
+    memory_physical_size: int = 0
+    total_connections: int = 0
+    open_descriptors: int = 0
+    tasks: int = 0
+    exchanges: int = 0
+    upstream_connections: int = 0
+    upstream_waiting: int = 0

@@ -39,7 +39,10 @@ BUCKETS_MS = (
     3600000,
 )
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 1.0)
-_GAUGE = re.compile(r"_(?:active|buffered)$|^(?:membership_(?:healthy|degraded|total)|max_host_weight)$")
+_GAUGE = re.compile(
+    r"_(?:active|buffered)$"
+    r"|^(?:membership_(?:healthy|degraded|total)|max_host_weight|active|active_connections|scale_percent|pressure)$"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,12 @@ def gather(store: StatStore, clusters: Iterable[CountedCluster]) -> Iterator[Met
                 classes="upstream_rq",
                 rename={"rq_total": "upstream_rq_total"},
             )
+    for prefix, limit in store.connection_limit.items():
+        labels = (("envoy_connection_limit_prefix", prefix),)
+        yield from _group(limit, f"connection_limit.{prefix}.", "connection_limit.", labels)
+    for name, watched in (*store.overload.monitors.items(), *store.overload.actions.items()):
+        yield from _group(watched, f"overload.{name}.", f"overload.{name}.", ())
+    yield from _group(store.server, "server.", "server.", (), gauges=True)
     yield from _group(store.access_log, "access_log_file.", "access_log_file.", ())
     for cluster in clusters:
         labels = (("envoy_cluster_name", cluster.name),)
@@ -121,6 +130,7 @@ def _group(
     classes: str = "",
     times: str = "",
     rename: dict[str, str] | None = None,
+    gauges: bool = False,
 ) -> Iterator[Metric]:
     for attribute in fields(stats):  # type: ignore[arg-type]  # all of proxy.model.stats are dataclasses
         name = attribute.name
@@ -145,7 +155,9 @@ def _group(
             name = rename.get(name, name)
         elif name.startswith("ssl_"):
             name = "ssl." + name[4:]
-        yield Metric(prefix + name, family + name, labels, value, gauge=_GAUGE.search(name) is not None)
+        yield Metric(
+            prefix + name, family + name, labels, value, gauge=gauges or _GAUGE.search(name) is not None
+        )
 
 
 def stats_text(

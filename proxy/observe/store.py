@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from proxy.model.stats import AccessLogStats, HttpStats, ListenerStats, RbacStats, RouteStats, TcpStats
+from proxy.model.stats import (
+    AccessLogStats,
+    ConnectionLimitStats,
+    HttpStats,
+    ListenerStats,
+    OverloadStats,
+    RbacStats,
+    RouteStats,
+    ServerStats,
+    TcpStats,
+)
 
 
 class StatStore:
     """All statistics but those of clusters (a cluster carries its own). Keys come from configuration only, so their
     number is bounded by it."""
 
-    __slots__ = ("access_log", "http", "listener", "rbac", "route", "tcp")
+    __slots__ = (
+        "access_log",
+        "connection_limit",
+        "http",
+        "listener",
+        "overload",
+        "rbac",
+        "route",
+        "server",
+        "tcp",
+    )
 
     def __init__(self, access_log: AccessLogStats | None = None) -> None:
         self.http: dict[str, HttpStats] = {}
@@ -17,6 +37,9 @@ class StatStore:
         self.listener: dict[str, ListenerStats] = {}
         self.rbac: dict[str, RbacStats] = {}
         self.route: dict[tuple[str, str], RouteStats] = {}
+        self.connection_limit: dict[str, ConnectionLimitStats] = {}
+        self.overload = OverloadStats()
+        self.server = ServerStats()
         self.access_log = AccessLogStats() if access_log is None else access_log
 
     def http_stats(self, prefix: str) -> HttpStats:
@@ -34,6 +57,10 @@ class StatStore:
     def rbac_stats(self, prefix: str) -> RbacStats:
         """``<prefix>allowed`` and so on: ``prefix`` ends in a dot."""
         return self.rbac.setdefault(prefix, RbacStats())
+
+    def connection_limit_stats(self, prefix: str) -> ConnectionLimitStats:
+        """``connection_limit.<prefix>.``"""
+        return self.connection_limit.setdefault(prefix, ConnectionLimitStats())
 
     def route_stats(self, virtual_host: str, route: str) -> RouteStats:
         """``vhost.<virtual host>.route.<route>.``"""

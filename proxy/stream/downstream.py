@@ -249,11 +249,13 @@ class Downstream(asyncio.BufferedProtocol):
             self._sweep_closing(now)
             return
         config = self._http.config
-        if (
-            config.max_connection_duration
-            and self.keep
-            and now - self._started >= config.max_connection_duration
-        ):
+        longest = config.max_connection_duration
+        idle_timeout = self._http.idle_timeout
+        shortened = self.state.shortened
+        if shortened is not None:
+            longest = shortened.timeout("HTTP_DOWNSTREAM_CONNECTION_MAX", longest)
+            idle_timeout = shortened.timeout("HTTP_DOWNSTREAM_CONNECTION_IDLE", idle_timeout)
+        if longest and self.keep and now - self._started >= longest:
             self._http.stats.downstream_cx_max_duration_reached += 1
             self.drain()
         if self._exchange is not None:
@@ -263,7 +265,7 @@ class Downstream(asyncio.BufferedProtocol):
             if self._http.request_headers_timeout and idle >= self._http.request_headers_timeout:
                 self._http.stats.downstream_rq_header_timeout += 1
                 self._refuse(local_reply.REQUEST_HEADER_TIMEOUT)
-        elif self._http.idle_timeout and idle >= self._http.idle_timeout:
+        elif idle_timeout and idle >= idle_timeout:
             self._http.stats.downstream_cx_idle_timeout += 1
             self.close()
 

@@ -16,6 +16,7 @@ from proxy.http1.errors import ProtocolError
 from proxy.http1.fields import CHUNKED, EXPECT, UPGRADE
 from proxy.http1.head import Head
 from proxy.model.reply import Reply
+from proxy.overload.actions import OverloadActions, hit
 from proxy.runtime.entry import RouteEntry
 from proxy.stream import local_reply
 from proxy.stream.attempts import Attempts
@@ -51,6 +52,8 @@ class HttpExchange(Attempts):
         stats.downstream_rq_active += 1
         stats.downstream_rq_http1_total += 1
         down.state.exchanges.add(self)
+        if down.state.overload is not None and self._shed(down.state.overload):
+            return
         if not head.minor and not http.config.accept_http_10:
             self._reply_early(local_reply.LOW_VERSION)
             return
@@ -263,11 +266,15 @@ class HttpExchange(Attempts):
 
     def sweep(self, now: float) -> None:
         """Look at the deadlines; called every 100 ms. ``now`` is the loop's time."""
+        idle_timeout = self._idle_timeout
+        shortened = self.down.state.shortened
+        if shortened is not None:
+            idle_timeout = shortened.timeout("HTTP_DOWNSTREAM_STREAM_IDLE", idle_timeout)
         if now >= self._deadline:
             self._timed_out(local_reply.RESPONSE_TIMEOUT)
         elif now >= self._try_deadline:
             self._try_timed_out()
-        elif self._idle_timeout and now - self._last >= self._idle_timeout:
+        elif idle_timeout and now - self._last >= idle_timeout:
             self.http.stats.downstream_rq_idle_timeout += 1
             self._timed_out(
                 local_reply.IDLE_AFTER_REQUEST_END
@@ -305,6 +312,17 @@ class HttpExchange(Attempts):
         if not self.path:
             self.path = self.head.target.partition(b"?")[0]
         self.reply(reply)
+
+    def _shed(self, actions: OverloadActions) -> bool:
+        """What overload asks of a request: whether it was refused."""
+        if hit(actions.disable_keepalive) and self.down.keep:
+            self.http.stats.downstream_cx_overload_disable_keepalive += 1
+            self.down.keep = False
+        if not hit(actions.stop_requests):
+            return False
+        self.http.stats.downstream_rq_overload_close += 1
+        self._reply_early(local_reply.OVERLOADED)
+        return True
 
     def _answer(self, route: RouteEntry) -> None:
         """A direct response or a redirect."""

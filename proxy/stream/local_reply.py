@@ -21,6 +21,7 @@ IDLE_BEFORE_REQUEST_END: Final = Reply(408, b"stream timeout", flag="SI", detail
 IDLE_AFTER_REQUEST_END: Final = Reply(504, b"stream timeout", flag="SI", details="stream_idle_timeout")
 REQUEST_TIMEOUT: Final = Reply(408, b"request timeout", details="request_overall_timeout")
 REQUEST_HEADER_TIMEOUT: Final = Reply(408, b"request header timeout", details="request_header_timeout")
+OVERLOADED: Final = Reply(503, b"envoy overloaded", details="overload")
 LOW_VERSION: Final = Reply(426, b"Upgrade Required", flag="DPE", details="low_version")
 MISSING_HOST: Final = Reply(400, details="missing_host_header")
 NOT_A_PATH: Final = Reply(404, details="absolute_path_rejected")

@@ -138,7 +138,13 @@ async def _secure(
 def _open_socket(cluster: Cluster, address: Address) -> socket.socket:
     """A non-blocking socket with the cluster's options and source address. Raises ``ConnectError``."""
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as error:
+        # No descriptor is left.
+        raise ConnectError(
+            "local_connection_failure", f"cannot make a socket: {os.strerror(error.errno or 0)}"
+        ) from error
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _bind(sock, family, cluster.config.bind_config)

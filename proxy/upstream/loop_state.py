@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from proxy.overload.actions import OverloadActions
 from proxy.runtime.hub import Hub
 from proxy.runtime.runtime import HttpRuntime
 from proxy.tls.conn import Buffers
@@ -33,7 +34,8 @@ class Registered(Swept, Protocol):
 class LoopState:
     """``now`` is the loop's time, renewed by each sweep: good enough for timeouts, and free to read.
 
-    ``date`` is a ready ``date`` line, of this second. ``exchanges`` holds the requests under way.
+    ``date`` is a ready ``date`` line, of this second. ``exchanges`` holds the requests under way. ``overload`` and
+    ``shortened`` are ``None`` unless an overload action concerns requests, or timeouts.
     """
 
     __slots__ = (
@@ -47,7 +49,9 @@ class LoopState:
         "last_id",
         "loop",
         "now",
+        "overload",
         "secrets",
+        "shortened",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, hub: Hub, secrets: SecretStore) -> None:
@@ -60,6 +64,8 @@ class LoopState:
         self.now = loop.time()
         self.date = b""
         self.draining = False
+        self.overload: OverloadActions | None = None
+        self.shortened: OverloadActions | None = None
         self.last_id = 0
         self._edges: dict[HttpRuntime, Any] = {}
 

@@ -780,7 +780,7 @@ async def test_connections_are_limited() -> None:
         first.send(GET)
         assert (await first.response())[0] == 200
         assert await ask(it.port, GET) == b""
-        assert it.listener_stats().downstream_cx_overflow == 1
+        assert it.listener_stats().downstream_global_cx_overflow == 1
         first.close()
         await eventually(lambda: it.worker.connections == 0)
         assert (await ask(it.port, GET[:-2] + b"Connection: close\r\n\r\n")).endswith(b"ok")
