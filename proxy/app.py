@@ -1,6 +1,7 @@
 """The composition root: which parts a sidecar is made of, in which order they start, and how they end.
 
-It joins; every mechanism is elsewhere. Nothing imports it but the command line.
+It joins; every mechanism is elsewhere. What only a sidecar with a control plane has is joined in ``proxy.managed``.
+What the first request does not need is imported after it.
 """
 
 from __future__ import annotations
@@ -10,36 +11,38 @@ import gc
 import logging
 import signal
 import socket
-import ssl
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from proxy.accept.sockets import listen
 from proxy.accept.worker import Worker, WorkerOptions
-from proxy.admin.pages import AdminState, admin_pages, readiness_pages
-from proxy.admin.server import AdminServer
-from proxy.discovery.discovery import Discovery
+from proxy.admin.state import AdminState
 from proxy.model.address import SocketAddress
-from proxy.model.config import Config, ConfigError
+from proxy.model.config import Config
 from proxy.model.overload import OverloadManager
 from proxy.observe.log_file import LogFiles
 from proxy.overload.resources import raise_descriptor_limit
 from proxy.runtime.compile import CompileEnv
 from proxy.runtime.hub import Hub
 from proxy.runtime.runtime import Runtime
-from proxy.tls.identity import CaClient, Identity, IdentityManager
 from proxy.tls.store import SecretStore
-from proxy.xds import node, secret_file
-from proxy.xds.cache import ConfigCache
-from proxy.xds.client import AdsClient
-from proxy.xds.session import DeltaSession
+
+if TYPE_CHECKING:
+    from proxy.decoder import BootstrapDecoder
+    from proxy.discovery.discovery import Discovery
+    from proxy.model.tls import Secret
 
 log = logging.getLogger(__name__)
 
 #: Seconds of quiet after which a new configuration is written to disk and moved out of the garbage collector's way.
 SETTLE = 0.5
+#: Seconds that the first requests have the process to themselves before the admin pages are loaded.
+ADMIN_AFTER = 0.1
+#: Clusters whose endpoints must be looked up (``proxy.discovery``).
+_DNS_TYPES = frozenset({"STRICT_DNS", "LOGICAL_DNS", "DNS_SRV"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,118 +57,104 @@ class Common:
     listener_limits: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Managed:
-    """A sidecar whose control plane is at ``xds``, its CA at ``ca`` (``host:port``). ``token()`` gives a join token."""
-
-    xds: SocketAddress
-    ca: str
-    node: node.NodeOptions
-    state_dir: Path
-    token: Callable[[], str | None]
-    control_plane_account: str = "ns/tulle-system/sa/control-plane"
-
-
 class Sidecar:
     """The parts that every sidecar has, started and stopped in order."""
 
     def __init__(self, common: Common) -> None:
         self.common = common
         self.log_files = LogFiles()
-        self.secrets = SecretStore(secret_file.parse)
+        self.secrets = SecretStore(_parse_secret)
         self.hub = Hub(CompileEnv(log_files=self.log_files, hostname=socket.gethostname()))
         self.hub.join(self.secrets.prepare)
         options = WorkerOptions(overload=common.overload, listener_limits=common.listener_limits)
         log.info("at most %d file descriptors", raise_descriptor_limit())
         self.worker = Worker(self.hub, self.secrets, self.log_files, options)
         self.loop = asyncio.get_running_loop()
-        self.discovery = Discovery(self.loop, mark=common.mark)
+        self.discovery: Discovery | None = None
+        self.serves: Callable[[], bool] = lambda: False
         self.draining = False
         self.stopping = asyncio.Event()
-        self._settle: asyncio.TimerHandle | None = None
-        self.hub.subscribe(self._swapped)
-        self.admin = AdminState(self.hub, self.log_files, self.discovery, self.drain_listeners)
         self.on_settled: Callable[[], None] = lambda: None
+        # A configuration that never comes must not put off garbage collection for ever.
+        self._settle: asyncio.TimerHandle | None = self.loop.call_later(SETTLE, self._settled)
+        self.hub.subscribe(self._swapped)
+        self.admin = AdminState(self.hub, self.log_files, self.drain_listeners)
+        self.admin.ready = lambda: not self.draining and self.serves()
 
-    async def run_static(self, config: Config, message: Any) -> None:
-        """Serve a static configuration until told to stop. Raises ``ConfigError``, ``OSError``."""
-        self.admin.dump_static = message
+    async def run_static(self, config: Config, decoder: BootstrapDecoder) -> None:
+        """Serve ``config``, which ``decoder`` has decoded, until told to stop. Raises ``ConfigError``, ``OSError``."""
+        self.admin.dump_static = decoder.dump
         async with AsyncExitStack() as stack:
+            self.handle_signals()
             self.hub.apply(config)
-            await self._serve(stack)
-            self.admin.ready = lambda: not self.draining
+            await self.serve_data(stack)
+            self.serves = lambda: True
+            self._when_ended(decoder)
+            await self.serve_admin(stack)
             await self.stopping.wait()
-            await self._drain()
+            await self.drain()
 
-    async def run_managed(self, managed: Managed) -> None:
-        """Serve what the control plane says until told to stop. Raises ``IdentityError``, ``OSError``."""
-        identities = IdentityManager(
-            managed.state_dir,
-            CaClient(managed.ca, self.common.mark),
-            token=managed.token,
-            namespace=managed.node.namespace,
-            service_account=managed.node.service_account,
-        )
-        identities.subscribe(self._new_identity)
-        self.admin.identities = identities
-        session = DeltaSession(
-            node.build(managed.node), self.hub.apply, check=self.hub.check, clock=self.loop.time
-        )
-        self.admin.session = session
-        cache = ConfigCache(managed.state_dir)
-        self.on_settled = lambda: _save(cache, session)
-        async with AsyncExitStack() as stack:
-            self._restore(cache, session)
-            started = asyncio.create_task(self._start_managed(stack, managed, identities, session))
-            await self._serve_admin(stack)
-            stopping = asyncio.create_task(self.stopping.wait())
-            await asyncio.wait((started, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if not started.done():
-                started.cancel()
-                await asyncio.gather(started, return_exceptions=True)
-                return
-            ads = started.result()
-            await stopping
-            self.draining = True
-            await ads.stop()
-            await self._drain()
+    def new_identity(self, path: Path, bundle: str) -> None:
+        """Use the key and chain at ``path`` and the roots in ``bundle`` for handshakes from now on."""
+        self.secrets.set_identity(path, bundle)
 
-    async def _start_managed(
-        self, stack: AsyncExitStack, managed: Managed, identities: IdentityManager, session: DeltaSession
-    ) -> AdsClient:
-        identity = await identities.start()
-        stack.push_async_callback(identities.close)
-        self._new_identity(identity)
-        await self._serve_data(stack)
-        ads = AdsClient(
-            session,
-            managed.xds,
-            lambda: client_context(identities.current),
-            server_id=f"spiffe://{identity.spiffe_id.trust_domain}/{managed.control_plane_account}",
-            mark=self.common.mark,
-        )
-        ads.start()
-        stack.push_async_callback(ads.stop)
-        self.admin.ads = ads
-        self.admin.ready = lambda: not self.draining and session.complete()
-        return ads
+    async def serve_data(self, stack: AsyncExitStack) -> None:
+        """Open the listeners. Raises ``OSError``."""
+        await self.worker.start()
+        stack.push_async_callback(self.worker.stop)
+        stack.push_async_callback(self._stop_discovery)
 
-    def _restore(self, cache: ConfigCache, session: DeltaSession) -> None:
-        resources = cache.load()
-        if resources is None:
+    async def serve_admin(self, stack: AsyncExitStack) -> None:
+        """Open the admin and readiness ports. Raises ``OSError``.
+
+        Who asks at once waits a moment: the first requests come before the loading of the pages.
+        """
+        opened = {
+            address: listen(address, ipv4_compat=False, backlog=64, reuse_port=False)
+            for address in (self.common.admin, self.common.readiness)
+            if address is not None
+        }
+        if not opened:
             return
-        try:
-            session.restore(resources)
-        except ConfigError as error:
-            cache.set_aside(str(error))
-            return
-        log.info("configuration restored from %s: %d resources", cache.path, len(resources))
+        await self._pause(ADMIN_AFTER)
+        from proxy.admin.pages import admin_pages, readiness_pages
+        from proxy.admin.server import AdminServer
 
-    def _new_identity(self, identity: Identity) -> None:
-        self.secrets.set_identity(identity.path, "".join(_pem(der) for der in identity.bundle.roots))
+        for address, sock in opened.items():
+            admin = address == self.common.admin
+            pages = admin_pages(self.admin) if admin else readiness_pages(self.admin)
+            server = AdminServer(pages, address, local_only=admin)
+            await server.start(sock)
+            stack.push_async_callback(server.stop)
+
+    def handle_signals(self) -> None:
+        """SIGTERM and SIGINT end the sidecar in order, SIGUSR1 opens the logs again."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(number, self.stopping.set)
+        self.loop.add_signal_handler(signal.SIGUSR1, self.log_files.reopen)
+
+    def drain_listeners(self) -> None:
+        """Begin to drain without ending (``POST /drain_listeners``): readiness off, no new connections."""
+        self.draining = True
+        task = self.loop.create_task(self.worker.drain(self.common.drain_time))
+        task.add_done_callback(lambda done: done.exception())
+
+    async def drain(self) -> None:
+        """Take no new connections; return when the open ones are idle or the drain time is over."""
+        self.draining = True
+        log.info("draining for at most %.0f s", self.common.drain_time)
+        await self.worker.drain(self.common.drain_time)
+        if self._settle is not None:
+            self._settle.cancel()
+            self.on_settled()
 
     def _swapped(self, old: Runtime, new: Runtime) -> None:
-        self.discovery.reconcile(dict(new.clusters))
+        if self.discovery is None and any(c.config.type in _DNS_TYPES for c in new.clusters.values()):
+            from proxy.discovery.discovery import Discovery
+
+            self.discovery = Discovery(self.loop, mark=self.common.mark)
+        if self.discovery is not None:
+            self.discovery.reconcile(dict(new.clusters))
         if self._settle is not None:
             self._settle.cancel()
         self._settle = self.loop.call_later(SETTLE, self._settled)
@@ -179,65 +168,34 @@ class Sidecar:
         gc.freeze()
         # Requests leave few cycles behind: looking for them at every 700 allocations costs more than it frees.
         gc.set_threshold(50_000, 20, 100)
+        gc.enable()
 
-    async def _serve(self, stack: AsyncExitStack) -> None:
-        await self._serve_data(stack)
-        await self._serve_admin(stack)
+    async def _stop_discovery(self) -> None:
+        if self.discovery is not None:
+            await self.discovery.stop()
 
-    async def _serve_data(self, stack: AsyncExitStack) -> None:
-        await self.worker.start()
-        stack.push_async_callback(self.worker.stop)
-        stack.push_async_callback(self.discovery.stop)
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not for longer than the sidecar runs."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.stopping.wait()
+        except TimeoutError:
+            return
 
-    async def _serve_admin(self, stack: AsyncExitStack) -> None:
-        for address, pages, local_only in (
-            (self.common.admin, admin_pages(self.admin), True),
-            (self.common.readiness, readiness_pages(self.admin), False),
-        ):
-            if address is not None:
-                server = AdminServer(pages, address, local_only=local_only)
-                await server.start()
-                stack.push_async_callback(server.stop)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.loop.add_signal_handler(number, self.stopping.set)
-        self.loop.add_signal_handler(signal.SIGUSR1, self.log_files.reopen)
+    def _when_ended(self, decoder: BootstrapDecoder) -> None:
+        """Have no zombie: take note of the decoder's end when it comes."""
 
-    def drain_listeners(self) -> None:
-        """Begin to drain without ending (``POST /drain_listeners``): readiness off, no new connections."""
-        self.draining = True
-        task = self.loop.create_task(self.worker.drain(self.common.drain_time))
-        task.add_done_callback(lambda done: done.exception())
+        def ended() -> None:
+            self.loop.remove_reader(pipe)
+            decoder.finish()
 
-    async def _drain(self) -> None:
-        self.draining = True
-        log.info("draining for at most %.0f s", self.common.drain_time)
-        await self.worker.drain(self.common.drain_time)
-        if self._settle is not None:
-            self._settle.cancel()
-            self.on_settled()
+        pipe = decoder.pipe
+        if pipe >= 0:
+            self.loop.add_reader(pipe, ended)
 
 
-def client_context(identity: Identity) -> ssl.SSLContext:
-    """TLS towards the control plane: our SVID, the mesh's roots, HTTP/2. Its name is checked as a SPIFFE ID."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_flags |= ssl.VERIFY_X509_STRICT
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(cadata="".join(_pem(der) for der in identity.bundle.roots))
-    context.load_cert_chain(identity.path)
-    context.set_alpn_protocols(["h2"])
-    return context
+def _parse_secret(content: bytes, name: str) -> Secret:
+    # With it comes all of protobuf, for which only secrets in files are a reason.
+    from proxy.xds import secret_file
 
-
-def _save(cache: ConfigCache, session: DeltaSession) -> None:
-    # An incomplete set would leave out what a restart needs; the one before is better.
-    if not session.complete():
-        return
-    try:
-        cache.save(session.saved())
-    except OSError as error:
-        log.warning("the configuration could not be kept in %s: %s", cache.path, error)
-
-
-def _pem(der: bytes) -> str:
-    return ssl.DER_cert_to_PEM_cert(der)
+    return secret_file.parse(content, name)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf import json_format
-
 if TYPE_CHECKING:
-    from proxy.admin.pages import AdminState
+    from proxy.admin.state import AdminState
 
 _ADMIN = "type.googleapis.com/envoy.admin.v3."
 REDACTED = "[redacted]"
@@ -16,16 +14,15 @@ REDACTED = "[redacted]"
 
 def config_dump(state: AdminState) -> dict[str, Any]:
     """``ConfigDump`` as JSON-ready data: one section for each type of resource."""
-    # The resource modules are loaded with the first configuration anyway; not for every import of the pages.
-    from proxy.xds.decode import resources as kinds
-
     if state.dump_static is not None:
-        bootstrap = json_format.MessageToDict(state.dump_static, preserving_proto_field_name=True)
-        section = {"@type": f"{_ADMIN}BootstrapConfigDump", "bootstrap": redact(bootstrap)}
+        section = {"@type": f"{_ADMIN}BootstrapConfigDump", "bootstrap": state.dump_static()}
         return {"configs": [section]}
     session = state.session
     if session is None:
         return {"configs": []}
+    # Who has a session has loaded these; the others must not.
+    from proxy.xds.decode import resources as kinds
+
     sections = (
         (kinds.CLUSTER, "ClustersConfigDump", "dynamic_active_clusters", "cluster"),
         (kinds.ENDPOINT, "EndpointsConfigDump", "dynamic_endpoint_configs", "endpoint_config"),
@@ -46,8 +43,18 @@ def config_dump(state: AdminState) -> dict[str, Any]:
     return {"configs": configs}
 
 
+def static_dump(bootstrap: Any) -> Any:
+    """The content of a ``Bootstrap`` message."""
+    return redact(_json(bootstrap))
+
+
 def _as_json(cls: Any, any_message: Any) -> dict[str, Any]:
-    message = cls.FromString(any_message.value)
+    return _json(cls.FromString(any_message.value))
+
+
+def _json(message: Any) -> dict[str, Any]:
+    from google.protobuf import json_format
+
     return dict(json_format.MessageToDict(message, preserving_proto_field_name=True))
 
 

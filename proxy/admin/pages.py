@@ -14,40 +14,16 @@ from typing import TYPE_CHECKING, Any
 from proxy.admin.clusters import clusters_json, clusters_text
 from proxy.admin.config_dump import config_dump
 from proxy.admin.server import Answer, Page
-from proxy.observe.log_file import LogFiles
-from proxy.runtime.hub import Hub
-from proxy.tls.identity import IdentityError
+from proxy.admin.state import AdminState
 
 if TYPE_CHECKING:
-    from proxy.discovery.discovery import Discovery
-    from proxy.tls.identity import Identity, IdentityManager
-    from proxy.xds.client import AdsClient
-    from proxy.xds.session import DeltaSession
+    from proxy.tls.identity import Identity
 
 log = logging.getLogger(__name__)
 
 JSON = "application/json"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 LEVELS = ("debug", "info", "warning", "error")
-
-
-class AdminState:
-    """The parts that the pages look at; those of a control plane are ``None`` without one."""
-
-    def __init__(
-        self, hub: Hub, log_files: LogFiles, discovery: Discovery, drain_listeners: Callable[[], None]
-    ) -> None:
-        self.hub = hub
-        self.log_files = log_files
-        self.discovery = discovery
-        self.drain_listeners = drain_listeners
-        self.ready: Callable[[], bool] = lambda: False
-        self.identities: IdentityManager | None = None
-        self.session: DeltaSession | None = None
-        self.ads: AdsClient | None = None
-        self.dump_static: Any = None
-        self.started = time.monotonic()
-        self.tasks: set[asyncio.Task[Any]] = set()
 
 
 def readiness_pages(state: AdminState) -> dict[str, Page]:
@@ -141,6 +117,9 @@ def certificates(state: AdminState) -> dict[str, Any]:
     manager = state.identities
     if manager is None:
         return {"certificates": []}
+    # Loaded by whoever has an identity; not for the others.
+    from proxy.tls.identity import IdentityError
+
     try:
         identity = manager.current
     except IdentityError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -59,8 +60,11 @@ class AdminServer:
         self.overflows = 0
         self.refused = 0
 
-    async def start(self) -> None:
-        """Bind and serve. Raises OSError."""
+    async def start(self, sock: socket.socket | None = None) -> None:
+        """Serve ``sock``, or bind the address. Raises OSError."""
+        if sock is not None:
+            self._server = await asyncio.start_server(self._connection, sock=sock, limit=MAX_HEAD)
+            return
         self._server = await asyncio.start_server(
             self._connection, self._address.host, self._address.port, limit=MAX_HEAD, reuse_address=True
         )

@@ -216,13 +216,30 @@ def test_a_bootstrap_that_cannot_be_used_is_refused_by_field_path(
 
 
 def test_the_start_path_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, proxy.app; "
-        "print([n for n in ('aiohttp', 'cryptography.x509', 'grpc', 'pydantic', 'yaml') if n in sys.modules], "
-        "[n for n in sys.modules if n.endswith('_pb2_grpc')])"
+    heavy = (
+        *("aiohttp", "cryptography.x509", "grpc", "pydantic", "yaml", "google.protobuf", "grpclib", "dns"),
+        *("proxy.xds", "proxy.admin.pages", "proxy.tls.identity", "proxy.discovery"),
     )
+    code = f"import sys, proxy.app, proxy.decoder; print([n for n in {heavy} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[] []"
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_static_sidecar_never_loads_protobuf_and_leaves_no_decoder_behind(
+    app: int, start: Callable[..., Process], tmp_path: Path
+) -> None:
+    listen, admin = free_port(), free_port()
+    file = tmp_path / "envoy.json"
+    file.write_text(json.dumps(bootstrap(listen, app, admin)))
+    sidecar = start("proxy", "-c", str(file))
+    # Neither the pages nor what they show may load it either.
+    until(lambda: get(admin, "/ready")[0] == 200, "it is ready", sidecar)
+    dump = json.loads(get(admin, "/config_dump")[1])["configs"][0]["bootstrap"]
+    assert [made["name"] for made in dump["static_resources"]["listeners"]] == ["in"]
+    assert get(listen, "/direct") == (200, "hi")
+    assert "protobuf" not in Path(f"/proc/{sidecar.popen.pid}/maps").read_text()
+    children = Path(f"/proc/{sidecar.popen.pid}/task/{sidecar.popen.pid}/children")
+    until(lambda: children.read_text() == "", "the decoder has ended and was waited for", sidecar)
 
 
 @pytest.fixture
