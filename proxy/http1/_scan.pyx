@@ -35,6 +35,7 @@ cdef uint32_t EXPECT = _fields.EXPECT
 cdef uint32_t INTERNAL = _fields.INTERNAL
 cdef uint32_t NOMINATED = _fields.NOMINATED
 cdef uint32_t HAS_HOST = _fields.HAS_HOST
+cdef uint32_t HAS_FRAMING = _fields.HAS_FRAMING
 cdef uint32_t HAS_EXPECT = _fields.HAS_EXPECT
 cdef uint32_t HAS_LENGTH = _fields.HAS_LENGTH
 cdef uint32_t HAS_INTERNAL = _fields.HAS_INTERNAL
@@ -211,7 +212,7 @@ cdef int read_fields(Head head, const uint8_t *block, Py_ssize_t at, Py_ssize_t 
                 flags |= INTERNAL
             elif bit == HAS_EXPECT:
                 flags |= EXPECT
-            elif name_size == 17:  # transfer-encoding
+            elif bit == HAS_FRAMING and name_size == 17:  # transfer-encoding
                 if value_end - value_at != 7 or strncasecmp(<const char *>block + value_at, "chunked", 7) != 0:
                     return -1
                 flags |= CHUNKED

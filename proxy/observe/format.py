@@ -13,7 +13,7 @@ from json.encoder import encode_basestring_ascii as quote
 from proxy.model.access_log import JsonLogFormat
 from proxy.model.config import ConfigError
 from proxy.model.exchange import Exchange
-from proxy.observe.operators import Getter, Value, compile_operator
+from proxy.observe.operators import Getter, Value, compile_operator, is_number
 
 Render = Callable[[Exchange], str]
 # Literal text or an operator's getter, in the order of the format.
@@ -116,20 +116,22 @@ def compile_json(spec: JsonLogFormat, field: str, *, omit_empty: bool = False, h
         sparse = _sparse(spec, field, hostname)
         return lambda x: (sparse(x) or "{}") + "\n"
     chunks, getters = _weave([*_dense(spec, field, hostname), "\n"])
+    template = "%s".join(chunk.replace("%", "%%") for chunk in chunks[0::2])
+    members = tuple(get if is_number(get) else _member(get) for get in getters)
+    return lambda x: template % tuple([member(x) for member in members])
+
+
+def _member(get: Getter) -> Render:
+    """The value as JSON text."""
 
     def render(x: Exchange) -> str:
-        line = chunks.copy()
-        line[1::2] = [
-            quote(value)
-            if isinstance(value := get(x), str)
-            else str(value)
-            if isinstance(value, int)
-            else "null"
-            if value is None
-            else quote(decode(value))
-            for get in getters
-        ]
-        return "".join(line)
+        value = get(x)
+        if value is None:
+            return "null"
+        kind = value.__class__
+        if kind is str:
+            return quote(value)
+        return quote(decode(value)) if kind is bytes else str(value)  # type: ignore[arg-type]
 
     return render
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from proxy.model.config import ConfigError
 from proxy.model.connection import Address, PeerCertificate
-from proxy.model.exchange import Exchange, Head
+from proxy.model.exchange import Exchange
 from proxy.observe.start_time import compile_time
 
 # ``None`` is a missing value. ``bytes`` came over the wire and are not trusted.
@@ -175,6 +175,26 @@ _PLAIN: dict[str, Getter] = {
 }
 
 
+_NUMBERS = frozenset(
+    _PLAIN[name]
+    for name in (
+        "BYTES_RECEIVED",
+        "BYTES_SENT",
+        "CONNECTION_ID",
+        "DOWNSTREAM_LOCAL_PORT",
+        "DOWNSTREAM_REMOTE_PORT",
+        "DURATION",
+        "RESPONSE_CODE",
+        "UPSTREAM_REQUEST_ATTEMPT_COUNT",
+    )
+)
+
+
+def is_number(getter: Getter) -> bool:
+    """Whether the getter always gives an integer."""
+    return getter in _NUMBERS
+
+
 def _start_time(argument: str, field: str) -> Getter:
     render = compile_time(argument, field)
     return lambda x: render(x.start_wall)
@@ -246,7 +266,10 @@ def _response_header(argument: str, field: str) -> Getter:
 def _of_request(name: bytes) -> Getter:
     def get(x: Exchange) -> Value:
         head = x.head
-        return None if head is None else _first_line(head, name)
+        if head is None:
+            return None
+        # As in Envoy, of several lines the first.
+        return head.values(name)[0] if head.repeated and head.get(name) is not None else head.get(name)
 
     return get
 
@@ -254,15 +277,11 @@ def _of_request(name: bytes) -> Getter:
 def _of_response(name: bytes) -> Getter:
     def get(x: Exchange) -> Value:
         head = x.response
-        return None if head is None else _first_line(head, name)
+        if head is None:
+            return None
+        return head.values(name)[0] if head.repeated and head.get(name) is not None else head.get(name)
 
     return get
-
-
-def _first_line(head: Head, name: bytes) -> Value:
-    """As in Envoy, of several lines the first."""
-    value = head.get(name)
-    return value if value is None or b", " not in value else head.values(name)[0]
 
 
 def _first_of(getters: list[Getter]) -> Getter:

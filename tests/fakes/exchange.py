@@ -26,6 +26,10 @@ class FakeHead:
             (name.lower().encode(), value.encode("utf-8", "surrogateescape")) for name, value in lines
         ]
 
+    @property
+    def repeated(self) -> bool:
+        return True
+
     def values(self, name: bytes, /) -> tuple[bytes, ...]:
         return tuple(value for key, value in self._lines if key == name)
 

@@ -198,6 +198,17 @@ def test_the_host_can_be_replaced(scan: Scan) -> None:
     assert (found.host, found.get(b"host")) == (b"b", b"b")
 
 
+@pytest.mark.parametrize(
+    "name", sorted(fields.KNOWN.keys() - {b"content-length", b"transfer-encoding", b"connection"})
+)
+def test_plain_heads_are_not_left_to_the_slow_one(name: bytes) -> None:
+    for found in (
+        fast.scan_request(b"GET /a HTTP/1.1\r\n%b: 1\r\nx-tulle-a: b\r\nconnection: close\r\n\r\n" % name),
+        fast.scan_response(b"HTTP/1.1 200 OK\r\n%b: 1\r\ntransfer-encoding: chunked\r\n\r\n" % name.upper()),
+    ):
+        assert type(found).__module__ == fast.scan_request.__module__
+
+
 @pytest.mark.parametrize(("pure_python", "compiled"), [("", fast is not pure), ("1", False)])
 def test_the_compiled_one_is_used_where_it_is_built(pure_python: str, compiled: bool) -> None:
     said = subprocess.run(
