@@ -13,11 +13,12 @@ from json.encoder import encode_basestring_ascii as quote
 from proxy.model.access_log import JsonLogFormat
 from proxy.model.config import ConfigError
 from proxy.model.exchange import Exchange
-from proxy.observe.operators import Getter, Value, compile_operator, is_number
+from proxy.observe.expressions import Constants, Expression, decode
+from proxy.observe.operators import compile_operator
 
 Render = Callable[[Exchange], str]
-# Literal text or an operator's getter, in the order of the format.
-Part = str | Getter
+# Literal text or what an operator reads, in the order of the format.
+Part = str | Expression
 
 DEFAULT_FORMAT = (
     '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% '
@@ -28,7 +29,7 @@ DEFAULT_FORMAT = (
 _OPERATOR = re.compile(r"%(?:%|([A-Z0-9_]+)(?:\(([^)]*)\))?(?::([0-9]+))?%)")
 
 
-def parse(text: str, field: str, hostname: str = "") -> list[Part]:
+def parse(text: str, field: str, constants: Constants, hostname: str = "") -> list[Part]:
     """The parts of a format string. Raises ``ConfigError`` for ``field``: unknown operators, a stray ``%``."""
     parts: list[Part] = []
     literal = ""
@@ -46,8 +47,8 @@ def parse(text: str, field: str, hostname: str = "") -> list[Part]:
             if literal:
                 parts.append(literal)
                 literal = ""
-            getter = compile_operator(match[1], match[2], field, hostname)
-            parts.append(getter if match[3] is None else _truncated(getter, int(match[3])))
+            found = compile_operator(match[1], match[2], field, constants, hostname)
+            parts.append(found if match[3] is None else _truncated(found, int(match[3]), constants))
         at = match.end()
     literal += text[at:]
     if literal:
@@ -55,59 +56,33 @@ def parse(text: str, field: str, hostname: str = "") -> list[Part]:
     return parts
 
 
-def _truncated(getter: Getter, length: int) -> Getter:
-    def get(x: Exchange) -> Value:
-        value = getter(x)
+def _truncated(found: Expression, length: int, constants: Constants) -> Expression:
+    def cut(value: str | int | bytes | None) -> str | int | bytes | None:
         return value if value is None or isinstance(value, int) else value[:length]
 
-    return get
+    return Expression(f"{constants.add(cut)}({found.code})", found.kind)
 
 
-def _weave(parts: list[Part]) -> tuple[list[str], list[Getter]]:
-    """Literals at the even places, empty places for the getters' values between them, and the getters."""
-    chunks, getters = [""], []
-    for part in parts:
-        if isinstance(part, str):
-            chunks[-1] += part
-        else:
-            chunks += ["", ""]
-            getters.append(part)
-    return chunks, getters
+def _line(parts: list[str | tuple[str]], constants: Constants) -> Render:
+    """One function for a line: ``parts`` are literal text and, as 1-tuples, code."""
+    template = constants.add("".join(p.replace("%", "%%") if isinstance(p, str) else "%s" for p in parts))
+    codes = "".join(f"{part[0]}, " for part in parts if not isinstance(part, str))
+    return constants.function(f"{template} % ({codes})")
 
 
 def compile_text(text: str, field: str, *, omit_empty: bool = False, hostname: str = "") -> Render:
     """A text line. A missing value is ``-``, or nothing with ``omit_empty``."""
-    missing = "" if omit_empty else "-"
-    chunks, getters = _weave(parse(text, field, hostname))
-
-    def render(x: Exchange) -> str:
-        line = chunks.copy()
-        at = 1
-        for get in getters:
-            value = get(x)
-            if value is None:
-                line[at] = missing
-            elif isinstance(value, int):
-                line[at] = str(value)
-            else:
-                shown = value if isinstance(value, str) else decode(value)
-                line[at] = shown if shown.isprintable() else _visible(shown)
-            at += 2
-        return "".join(line)
-
-    return render
-
-
-def decode(value: bytes) -> str:
-    """Bytes from the wire: UTF-8 if they are that, else each byte as the character of its number."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
-
-
-def _visible(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    constants = Constants()
+    missing = constants.add("" if omit_empty else "-")
+    return _line(
+        [
+            part
+            if isinstance(part, str)
+            else (part.code if part.kind == "number" else f"as_text({part.code}, {missing})",)
+            for part in parse(text, field, constants, hostname)
+        ],
+        constants,
+    )
 
 
 def compile_json(spec: JsonLogFormat, field: str, *, omit_empty: bool = False, hostname: str = "") -> Render:
@@ -115,50 +90,50 @@ def compile_json(spec: JsonLogFormat, field: str, *, omit_empty: bool = False, h
     if omit_empty:
         sparse = _sparse(spec, field, hostname)
         return lambda x: (sparse(x) or "{}") + "\n"
-    chunks, getters = _weave([*_dense(spec, field, hostname), "\n"])
-    template = "%s".join(chunk.replace("%", "%%") for chunk in chunks[0::2])
-    members = tuple(get if is_number(get) else _member(get) for get in getters)
-    return lambda x: template % tuple([member(x) for member in members])
+    constants = Constants()
+    return _line(
+        [
+            part if isinstance(part, str) else (_json_code(part),)
+            for part in (*_dense(spec, field, hostname, constants), "\n")
+        ],
+        constants,
+    )
 
 
-def _member(get: Getter) -> Render:
-    """The value as JSON text."""
-
-    def render(x: Exchange) -> str:
-        value = get(x)
-        if value is None:
-            return "null"
-        kind = value.__class__
-        if kind is str:
-            return quote(value)
-        return quote(decode(value)) if kind is bytes else str(value)  # type: ignore[arg-type]
-
-    return render
+def _json_code(found: Expression) -> str:
+    """The code for JSON text (or a number) of what ``found`` gives."""
+    if found.kind == "number":
+        return found.code
+    if found.kind == "any":
+        return f"as_json({found.code})"
+    shown = "quote(s)" if found.kind == "text" else "quote(decode(s))"
+    return f"('null' if (s := ({found.code})) is None else {shown})"
 
 
-def _dense(spec: object, field: str, hostname: str) -> list[Part]:
-    """JSON text with getters for its values."""
+def _dense(spec: object, field: str, hostname: str, constants: Constants) -> list[Part]:
+    """JSON text with expressions for its values."""
     if isinstance(spec, JsonLogFormat):
         parts: list[Part] = ["{"]
         for key, value in sorted(spec.fields, key=lambda pair: pair[0]):
             parts += [
                 f"{',' if len(parts) > 1 else ''}{quote(key)}:",
-                *_dense(value, f"{field}.{key}", hostname),
+                *_dense(value, f"{field}.{key}", hostname, constants),
             ]
         return [*parts, "}"]
     if isinstance(spec, tuple | list):
         parts = ["["]
         for n, value in enumerate(spec):
-            parts += ["," if n else "", *_dense(value, f"{field}[{n}]", hostname)]
+            parts += ["," if n else "", *_dense(value, f"{field}[{n}]", hostname, constants)]
         return [*parts, "]"]
     if not isinstance(spec, str):
         return [_constant(spec, field)]
-    parts = parse(spec, field, hostname)
-    if len(parts) == 1 and not isinstance(parts[0], str):
+    parts = parse(spec, field, constants, hostname)
+    if len(parts) == 1 and isinstance(parts[0], Expression):
         return parts
-    if not any(callable(part) for part in parts):
+    if all(isinstance(part, str) for part in parts):
         return [quote("".join(part for part in parts if isinstance(part, str)))]
-    return [compile_plain(spec, field, missing="-", hostname=hostname)]
+    plain = constants.add(compile_plain(spec, field, missing="-", hostname=hostname))
+    return [Expression(f"{plain}(x)", "text")]
 
 
 def _sparse(spec: object, field: str, hostname: str) -> Callable[[Exchange], str | None]:
@@ -181,21 +156,12 @@ def _sparse(spec: object, field: str, hostname: str) -> Callable[[Exchange], str
     if not isinstance(spec, str):
         constant = _constant(spec, field)
         return lambda x: constant
-    parts = parse(spec, field, hostname)
+    constants = Constants()
+    parts = parse(spec, field, constants, hostname)
     if len(parts) != 1 or isinstance(parts[0], str):
         plain = compile_plain(spec, field, missing="", hostname=hostname)
         return lambda x: quote(plain(x))
-    get = parts[0]
-
-    def render_value(x: Exchange) -> str | None:
-        value = get(x)
-        if value is None:
-            return None
-        if isinstance(value, int):
-            return str(value)
-        return quote(decode(value) if isinstance(value, bytes) else value)
-
-    return render_value
+    return constants.function(f"None if (one := ({parts[0].code})) is None else as_json(one)")
 
 
 def _constant(value: object, field: str) -> str:
@@ -207,12 +173,16 @@ def _constant(value: object, field: str) -> str:
 
 def compile_plain(text: str, field: str, *, missing: str, hostname: str = "") -> Render:
     """Text that is not escaped yet: the caller must do that (JSON members, header values)."""
-    parts = parse(text, field, hostname)
+    constants = Constants()
+    read = [
+        part if isinstance(part, str) else constants.function(part.code)
+        for part in parse(text, field, constants, hostname)
+    ]
 
     def render(x: Exchange) -> str:
         out = ""
-        for part in parts:
-            value = part if isinstance(part, str) else part(x)
+        for one in read:
+            value = one if isinstance(one, str) else one(x)
             if value is None:
                 out += missing
             else:
@@ -224,4 +194,4 @@ def compile_plain(text: str, field: str, *, missing: str, hostname: str = "") ->
 
 def has_operators(text: str, field: str) -> bool:
     """Whether a format string depends on the exchange. Raises ``ConfigError`` as ``parse`` does."""
-    return any(not isinstance(part, str) for part in parse(text, field))
+    return any(not isinstance(part, str) for part in parse(text, field, Constants()))

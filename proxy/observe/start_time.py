@@ -24,23 +24,31 @@ def compile_time(pattern: str, field: str) -> Callable[[float], str]:
     parts = _SUBSECOND.split(pattern)
     texts, digits = parts[0::2], [int(d or 9) for d in parts[1::2]]
     milliseconds_alone = digits == [3]
-    cached_second = -1
+    cached_second = cached_millisecond = -1
     cached: list[str] = []
+    shown = ""
 
     def whole_second(second: int) -> list[str]:
         utc = time.gmtime(second)
         return [_strftime(text, utc, second) for text in texts]
 
     def render(at: float) -> str:
-        nonlocal cached_second, cached
+        nonlocal cached_second, cached_millisecond, cached, shown
+        if milliseconds_alone:
+            # Under load many lines begin in the same millisecond.
+            millisecond = int(at * 1000.0)
+            if millisecond != cached_millisecond:
+                second, rest = divmod(millisecond, 1000)
+                if second != cached_second:
+                    cached, cached_second = whole_second(second), second
+                cached_millisecond, shown = millisecond, f"{cached[0]}{rest:03d}{cached[1]}"
+            return shown
         second = int(at)
         if second != cached_second:
             cached, cached_second = whole_second(second), second
         if not digits:
             return cached[0]
         micros = int((at - second) * 1_000_000)
-        if milliseconds_alone:
-            return f"{cached[0]}{micros // 1000:03d}{cached[1]}"
         out = cached[0]
         for text, n in zip(cached[1:], digits, strict=True):
             out += _fraction(micros, n) + text
