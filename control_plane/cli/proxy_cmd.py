@@ -208,10 +208,10 @@ def _static(options: dict[str, Any]) -> None:
             readiness=None,
             drain_time=options["drain_time"],
             mark=options["capture_mark"],
-            overload=loaded.overload,
-            listener_limits=loaded.listener_limits,
+            overload=decoded.overload,
+            listener_limits=decoded.listener_limits,
         )
-        await Sidecar(common).run_static(config, decoder)
+        await Sidecar(common).run_static(decoded.config, decoder)
 
     try:
         uvloop.run(run())
