@@ -82,6 +82,7 @@ cdef class Head:
     cdef uint16_t value_at[MAX_FIELDS]
     cdef uint16_t value_size[MAX_FIELDS]
     cdef uint32_t bits[MAX_FIELDS]
+    cdef public dict added
     cdef dict _names
 
     @property
@@ -110,11 +111,14 @@ cdef class Head:
         cdef const char *wanted = PyBytes_AS_STRING(name)
         cdef const char *raw = PyBytes_AS_STRING(self.raw)
         if self._names is not None:
-            return self._names.get(name)
-        for i in range(self.count):
-            if self.name_size[i] == size and strncasecmp(raw + self.name_at[i], wanted, size) == 0:
-                return self.value(i)
-        return None
+            value = self._names.get(name)
+            if value is not None:
+                return value
+        else:
+            for i in range(self.count):
+                if self.name_size[i] == size and strncasecmp(raw + self.name_at[i], wanted, size) == 0:
+                    return self.value(i)
+        return None if self.added is None else self.added.get(name)
 
     def values(self, bytes name not None, /):
         value = self.get(name)

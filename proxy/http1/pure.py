@@ -58,10 +58,12 @@ class Head:
     first line to the CRLF of the last field (without the empty line); its first field begins at ``fields_at``.
     ``repeated``: some name came in several lines. ``end`` is where the body begins in the scanned data. ``length`` is
     the Content-Length, -1 without one. ``minor`` is the minor HTTP version, 0 or 1. A request has ``status`` 0, a
-    response empty ``method`` and ``target``.
+    response empty ``method`` and ``target``. ``added`` are fields that ``get`` and ``values`` give beside the received
+    ones; who sets it or changes ``names`` has to see to ``emit``, which knows only the block.
     """
 
     __slots__ = (
+        "added",
         "end",
         "fields_at",
         "flags",
@@ -77,6 +79,7 @@ class Head:
         "target",
     )
 
+    added: dict[bytes, bytes] | None
     method: bytes
     target: bytes
     status: int
@@ -93,18 +96,23 @@ class Head:
 
     def get(self, name: bytes, /) -> bytes | None:
         """The value of ``name`` (lower case), ``None`` if the head has no such field."""
-        return self.names.get(name)
+        value = self.names.get(name)
+        if value is None and self.added is not None:
+            return self.added.get(name)
+        return value
 
     def values(self, name: bytes, /) -> tuple[bytes, ...]:
         """The values of ``name`` (lower case) line by line, which a joined value does not tell apart from one line."""
-        joined = self.names.get(name)
+        joined = self.get(name)
         if joined is None:
             return ()
         if not self.repeated:
             return (joined,)
-        return tuple(
+        lines = tuple(
             value for field, value in _find_fields(self.raw[self.fields_at :]) if field.lower() == name
         )
+        # Fewer bytes or more than the lines have: it is not what was received.
+        return lines if sum(map(len, lines)) + 2 * len(lines) - 2 == len(joined) else (joined,)
 
     def set_host(self, host: bytes) -> None:
         """Replace what the ``host`` field says; the block stays as it is."""
@@ -143,6 +151,7 @@ def scan_request(
     if match is None:
         return _unmatched_request(data, start, seen, max_bytes, max_fields)
     head = Head()
+    head.added = None
     head.method, head.target, minor, fields = match.groups()
     head.status = 0
     end = match.end()
@@ -182,6 +191,7 @@ def scan_response(
         _refuse(data, start, seen, max_bytes, _match_status_line, b"HTTP/1.1 200", "status line")
         return None
     head = Head()
+    head.added = None
     head.method = head.target = b""
     minor, status, fields = match.groups()
     head.status = int(status)

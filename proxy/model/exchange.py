@@ -57,7 +57,8 @@ class Exchange(Protocol):
     ``path`` is the normalised path without query: what policy and routes see, and what is forwarded. ``start_wall`` is
     Unix time; ``start``, ``request_end`` (the last byte of the request was read), ``first_upstream_tx``,
     ``first_upstream_rx`` and ``end`` are monotonic seconds, 0.0 = did not happen.
-    ``flags`` is "" or short flags joined by commas.
+    ``flags`` is "" or short flags joined by commas. ``remote`` is whom the request is said to be from, which may come
+    from ``x-forwarded-for`` and is for logs; ``connection.remote`` is the peer.
     """
 
     @property
@@ -66,6 +67,8 @@ class Exchange(Protocol):
     def response(self) -> Head | None: ...
     @property
     def connection(self) -> ConnectionInfo: ...
+    @property
+    def remote(self) -> Address: ...
     @property
     def path(self) -> bytes: ...
     @property

@@ -47,6 +47,8 @@ class HttpConnectionManager:
     use_remote_address: bool = False
     skip_xff_append: bool = False
     xff_num_trusted_hops: int = 0
+    append_x_forwarded_port: bool = False
+    internal_cidr_ranges: tuple[CidrRange, ...] = ()
     via: str = ""
     server_name: str = "envoy"
     server_header_transformation: Literal["OVERWRITE", "APPEND_IF_ABSENT", "PASS_THROUGH"] = "OVERWRITE"

@@ -81,9 +81,6 @@ _RESPONSE_DURATION = _milliseconds("start", "first_upstream_rx", happened="first
 _SERVICE_TIME = _milliseconds("first_upstream_tx", "first_upstream_rx", happened="first_upstream_rx")
 _HOST = _text_of("host", "v.label")
 _CLUSTER = _text_of("target", "v.cluster_name")
-_REMOTE = _text("label(x.connection.remote)")
-_REMOTE_IP = _text("x.connection.remote[0]")
-_REMOTE_PORT = _number("x.connection.remote[1]")
 
 _PLAIN: dict[str, Expression] = {
     "PROTOCOL": _text("x.protocol or None"),
@@ -112,12 +109,12 @@ _PLAIN: dict[str, Expression] = {
     "DOWNSTREAM_LOCAL_ADDRESS": _text("label(x.connection.local)"),
     "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT": _text("x.connection.local[0]"),
     "DOWNSTREAM_LOCAL_PORT": _number("x.connection.local[1]"),
-    "DOWNSTREAM_REMOTE_ADDRESS": _REMOTE,
-    "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": _REMOTE_IP,
-    "DOWNSTREAM_REMOTE_PORT": _REMOTE_PORT,
-    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS": _REMOTE,
-    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": _REMOTE_IP,
-    "DOWNSTREAM_DIRECT_REMOTE_PORT": _REMOTE_PORT,
+    "DOWNSTREAM_REMOTE_ADDRESS": _text("label(x.remote)"),
+    "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": _text("x.remote[0]"),
+    "DOWNSTREAM_REMOTE_PORT": _number("x.remote[1]"),
+    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS": _text("label(x.connection.remote)"),
+    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": _text("x.connection.remote[0]"),
+    "DOWNSTREAM_DIRECT_REMOTE_PORT": _number("x.connection.remote[1]"),
     "DOWNSTREAM_LOCAL_URI_SAN": _text("x.connection.local_uri or None"),
     "DOWNSTREAM_TLS_VERSION": _text("x.connection.tls_version or None"),
     "DOWNSTREAM_TLS_CIPHER": _text("x.connection.cipher or None"),

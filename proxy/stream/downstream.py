@@ -28,7 +28,8 @@ _UPSTREAM, _PIPELINED = 1, 2
 
 
 class Downstream(asyncio.BufferedProtocol):
-    """One client connection. ``keep``: whether it outlives the exchange under way.
+    """One client connection. ``keep``: whether it outlives the exchange under way. ``added``: fields that every request
+    on it gets that has none of them.
 
     ``on_closed`` is called once, when the connection is gone.
     """
@@ -56,6 +57,7 @@ class Downstream(asyncio.BufferedProtocol):
         "_tunnel",
         "_until",
         "_write_paused",
+        "added",
         "connection",
         "edge",
         "keep",
@@ -80,11 +82,9 @@ class Downstream(asyncio.BufferedProtocol):
         self.connection = connection
         self.edge = edge
         self.keep = True
-        self.proto_line = (
-            b"x-forwarded-proto: https\r\n"
-            if connection.transport_protocol == "tls"
-            else b"x-forwarded-proto: http\r\n"
-        )
+        scheme = b"https" if connection.transport_protocol == "tls" else b"http"
+        self.proto_line = b"x-forwarded-proto: " + scheme + b"\r\n"
+        self.added = {b"x-forwarded-proto": scheme}
         self._chain = chain
         self._http: HttpRuntime = http
         self._cx_stats = http.stats
@@ -184,6 +184,8 @@ class Downstream(asyncio.BufferedProtocol):
             line = b"" if value is None else b"x-forwarded-client-cert: " + value + b"\r\n"
             if received is None:
                 self._certificate_line = line
+                if value is not None:
+                    self.added[b"x-forwarded-client-cert"] = value
         return line
 
     def hold_for_upstream(self) -> None:
@@ -420,6 +422,7 @@ class Downstream(asyncio.BufferedProtocol):
             self._http = chain.http
             self.edge = self.state.edge(chain.http, HttpEdge)
             self._certificate_line = None
+            self.added.pop(b"x-forwarded-client-cert", None)
         return True
 
     # Holding back and ending.
@@ -484,6 +487,7 @@ def _no_head() -> Head:
     """What stands for a head that could not be read."""
     head = Head()
     head.method = head.target = head.raw = b""
+    head.added = None
     head.status = head.flags = head.present = head.end = head.fields_at = 0
     head.repeated = False
     head.minor = 1

@@ -6,20 +6,15 @@ routes; it is the only place that knows which fields the proxy owns.
 
 from __future__ import annotations
 
-from random import getrandbits
 from typing import TYPE_CHECKING, Final
 
 from proxy.http1.fields import (
     CHUNKED,
-    HAS_CLIENT_CERT,
     HAS_DATE,
     HAS_EXPECT,
-    HAS_FORWARDED_FOR,
-    HAS_FORWARDED_PROTO,
     HAS_FRAMING,
     HAS_HOP_BY_HOP,
     HAS_HOST,
-    HAS_INTERNAL,
     HAS_REQUEST_ID,
     HAS_SERVER,
     HAS_SERVICE_TIME,
@@ -31,15 +26,12 @@ from proxy.http1.splice import nominated, strip_for
 from proxy.model.reply import Reply
 from proxy.route.edits import HeaderEdits
 from proxy.runtime.runtime import HttpRuntime
+from proxy.stream.arrival import Arrive, compile_arrival
 from proxy.stream.local_reply import phrase
 
 if TYPE_CHECKING:
     from proxy.stream.exchange import HttpExchange
 
-_XFCC: Final = b"x-forwarded-client-cert"
-_XFF: Final = b"x-forwarded-for"
-_XFP: Final = b"x-forwarded-proto"
-_SCHEMES: Final = frozenset((b"http", b"https"))
 _CLOSE: Final = b"connection: close\r\n"
 _KEEP_ALIVE: Final = b"connection: keep-alive\r\n"
 _NONE: Final[frozenset[bytes]] = frozenset()
@@ -49,36 +41,22 @@ _UPGRADE: Final = b"connection: upgrade\r\nupgrade: %b\r\n"
 
 
 class HttpEdge:
-    """The header rules of one ``HttpRuntime``."""
+    """The header rules of one ``HttpRuntime``. ``arrive`` is for a request's head, before it is routed."""
 
     __slots__ = (
-        "_accept_xfp",
         "_always_id",
-        "_append_xff",
         "_envoy_headers",
-        "_generate_id",
-        "_keep_id",
         "_overwrite_server",
         "_server",
-        "_strip_request",
         "_strip_response",
         "_timeouts",
-        "_via_request",
+        "_via",
+        "arrive",
     )
 
     def __init__(self, http: HttpRuntime) -> None:
         config = http.config
-        remote = config.use_remote_address
-        request = HAS_HOP_BY_HOP | HAS_CLIENT_CERT | HAS_INTERNAL | HAS_SERVICE_TIME
-        if remote:
-            request |= HAS_FORWARDED_PROTO
-            if not config.skip_xff_append:
-                request |= HAS_FORWARDED_FOR
-        self._strip_request = request
-        self._append_xff = remote and not config.skip_xff_append
-        self._accept_xfp = not remote
-        self._generate_id = config.generate_request_id
-        self._keep_id = not remote or config.preserve_external_request_id
+        self.arrive: Arrive = compile_arrival(http)
         self._always_id = config.always_set_request_id_in_response
         self._envoy_headers = not config.suppress_envoy_headers
         response = HAS_HOP_BY_HOP | HAS_SERVICE_TIME
@@ -87,58 +65,21 @@ class HttpEdge:
             response |= HAS_SERVER
         self._strip_response = response
         self._server = b"" if config.server_header_transformation == "PASS_THROUGH" else http.server_header
-        self._via_request = http.via_header
+        self._via = http.via_header
         self._timeouts: dict[float, bytes] = {}
-
-    def request_id(self, head: Head) -> bytes:
-        """The request's ID: the one that came, where that is trusted, else a new one (a random UUID, RFC 9562)."""
-        received = head.get(b"x-request-id") if head.present & HAS_REQUEST_ID else None
-        if received is not None and self._keep_id:
-            return received
-        if not self._generate_id:
-            return received or b""
-        bits = getrandbits(122)
-        return b"%08x-%04x-4%03x-%04x-%012x" % (
-            bits >> 90,
-            bits >> 74 & 0xFFFF,
-            bits >> 62 & 0xFFF,
-            bits >> 48 & 0x3FFF | 0x8000,
-            bits & 0xFFFFFFFFFFFF,
-        )
 
     def request_head(self, exchange: HttpExchange) -> bytes:
         """The head to send upstream, its empty line included."""
         head = exchange.head
         present = head.present
-        down = exchange.down
-        strip = self._strip_request
-        extra = b""
-        request_id = exchange.request_id
-        if request_id and not (present & HAS_REQUEST_ID and self._keep_id):
-            strip |= HAS_REQUEST_ID
-            extra = b"x-request-id: " + request_id + b"\r\n"
-        if not present & HAS_FORWARDED_PROTO or not self._accept_xfp:
-            extra += down.proto_line
-        elif head.get(_XFP) not in _SCHEMES:
-            strip |= HAS_FORWARDED_PROTO
-            extra += down.proto_line
-        if self._append_xff:
-            before = head.get(_XFF)
-            address = down.connection.remote[0].encode()
-            extra += (
-                b"x-forwarded-for: " + (address if before is None else before + b", " + address) + b"\r\n"
-            )
-        certificate = down.client_certificate_line(head.get(_XFCC) if present & HAS_CLIENT_CERT else None)
-        if certificate:
-            extra += certificate
+        strip = exchange.strip
+        extra = exchange.extra
         if present & HAS_EXPECT and exchange.continued:
             strip |= HAS_EXPECT
         if exchange.upgrade:
             extra += _UPGRADE % (head.get(b"upgrade") or b"")
         if present & HAS_TE and (head.get(b"te") or b"").lower() != b"trailers":
             strip |= HAS_TE
-        if self._via_request:
-            extra += self._via_request
         route = exchange.route
         assert route is not None
         if self._envoy_headers and route.timeout:
@@ -155,7 +96,9 @@ class HttpEdge:
         if host is not None:
             strip |= HAS_HOST
             extra += b"host: " + host + b"\r\n"
-        also = nominated(head) if head.flags & NOMINATED else _NONE
+        also = exchange.also
+        if head.flags & NOMINATED:
+            also |= nominated(head)
         target = exchange.target
         assert target is not None
         edits = target.request_edits
@@ -171,6 +114,12 @@ class HttpEdge:
             return head.emit(b"%b %b HTTP/1.1\r\n" % (head.method, wanted), strip, extra, also)
         return head.emit(None, strip, extra, also)
 
+    def _tells_id(self, exchange: HttpExchange) -> bool:
+        """Whether the client is told its request's ID."""
+        return bool(exchange.request_id) and (
+            self._always_id or exchange.head.get(b"x-envoy-force-trace") is not None
+        )
+
     def response_head(
         self, exchange: HttpExchange, head: Head, *, keep: bool, rechunk: bool, now: float
     ) -> bytes:
@@ -185,10 +134,14 @@ class HttpEdge:
             extra += self._server
         if not present & HAS_DATE:
             extra += exchange.down.state.date
-        if self._always_id and exchange.request_id and not present & HAS_REQUEST_ID:
+        if (
+            (self._always_id or exchange.internal)
+            and not present & HAS_REQUEST_ID
+            and self._tells_id(exchange)
+        ):
             extra += b"x-request-id: " + exchange.request_id + b"\r\n"
-        if self._via_request:
-            extra += self._via_request
+        if self._via:
+            extra += self._via
         also = nominated(head) if head.flags & NOMINATED else _NONE
         target = exchange.target
         if target is not None and target.response_edits is not None:
@@ -216,7 +169,7 @@ class HttpEdge:
         if body and b"content-type:" not in reply.headers.lower():
             head += b"content-type: text/plain\r\n"
         extra = exchange.down.state.date + self._server
-        if self._always_id and exchange.request_id:
+        if (self._always_id or exchange.internal) and self._tells_id(exchange):
             extra += b"x-request-id: " + exchange.request_id + b"\r\n"
         route = exchange.route
         if route is not None and route.response_edits is not None:

@@ -19,6 +19,7 @@ from proxy.model.reply import Reply
 from proxy.overload.actions import OverloadActions, hit
 from proxy.runtime.entry import RouteEntry
 from proxy.stream import local_reply
+from proxy.stream.asked import as_asked
 from proxy.stream.attempts import Attempts
 from proxy.stream.authority import resolve
 from proxy.upstream.retry import RetryState
@@ -78,7 +79,7 @@ class HttpExchange(Attempts):
             head.target = normal
         query = normal.find(b"?")
         self.path = normal if query < 0 else normal[:query]
-        self.request_id = down.edge.request_id(head)
+        down.edge.arrive(self)
         flags = head.flags
         if flags & UPGRADE and not self._accept_upgrade():
             stats.downstream_rq_ws_on_non_ws_route += 1
@@ -109,6 +110,8 @@ class HttpExchange(Attempts):
             stats.no_cluster += 1
             self.reply(chosen.not_found)
             return
+        if self.internal:
+            self.route = route = as_asked(route, head)
         stats.rq_total += 1
         route.stats.rq_total += 1
         if route.idle_timeout is not None:

@@ -24,7 +24,8 @@ class ExchangeState:
 
     The public names that ``proxy.model.exchange.Exchange`` has are for filters and logs. ``request_done``: all of the
     request came; ``dechunk``: the client understands no chunks; ``upgrade``: the client asked to switch protocols and
-    may; ``tunnel``: it did; ``continued``: 100 (Continue) was answered here; ``done``: it is over, all was given back.
+    may; ``tunnel``: it did; ``internal``: the request is from inside (``internal_address_config``); ``continued``: 100
+    (Continue) was answered here; ``done``: it is over, all was given back.
     """
 
     __slots__ = (
@@ -40,6 +41,7 @@ class ExchangeState:
         "_try_deadline",
         "_upstream",
         "_waiting",
+        "also",
         "attempts",
         "bytes_received",
         "bytes_sent",
@@ -51,6 +53,7 @@ class ExchangeState:
         "done",
         "down",
         "end",
+        "extra",
         "first_upstream_rx",
         "first_upstream_tx",
         "flags",
@@ -58,9 +61,11 @@ class ExchangeState:
         "host",
         "host_changed",
         "http",
+        "internal",
         "is_head",
         "path",
         "protocol",
+        "remote",
         "request_done",
         "request_end",
         "request_id",
@@ -69,6 +74,7 @@ class ExchangeState:
         "start",
         "start_wall",
         "status",
+        "strip",
         "target",
         "target_changed",
         "tunnel",
@@ -78,11 +84,18 @@ class ExchangeState:
         "upstream_principal",
     )
 
+    # Set by ``proxy.stream.arrival``: what ``Head.emit`` leaves out and adds, before the route's edits.
+    strip: int
+    also: frozenset[bytes]
+    extra: bytes
+
     def __init__(self, down: Downstream, http: HttpRuntime, head: Head, request_done: bool) -> None:
         self.down = down
         self.http = http
         self.head = head
         self.connection: ConnectionInfo = down.connection
+        self.remote: Address = down.connection.remote
+        self.internal = False
         self.request_done = request_done
         self.response: Head | None = None
         self.path = b""

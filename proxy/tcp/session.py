@@ -17,13 +17,14 @@ class Session:
 
     __slots__ = (
         "attempts", "bytes_received", "bytes_sent", "connection", "details", "end", "first_upstream_rx",
-        "first_upstream_tx", "flags", "head", "host", "path", "protocol", "request_end", "request_id", "response",
-        "route", "start", "start_wall", "status", "target", "upstream_failure_reason", "upstream_local",
+        "first_upstream_tx", "flags", "head", "host", "path", "protocol", "remote", "request_end", "request_id",
+        "response", "route", "start", "start_wall", "status", "target", "upstream_failure_reason", "upstream_local",
         "upstream_principal",
     )  # fmt: skip
 
     def __init__(self, connection: ConnectionInfo) -> None:
         self.connection = connection
+        self.remote = connection.remote
         self.head = None
         self.response = None
         self.route = None

@@ -45,6 +45,7 @@ class FakeExchange:
         self.head = head
         self.response: FakeHead | None = None
         self.connection = ConnectionInfo(("192.0.2.7", 40000), ("10.1.0.5", 8080), connection_id=7)
+        self.remote = self.connection.remote
         self.path = b"" if head is None else head.target.partition(b"?")[0]
         self.route: Any = None
         self.target: Any = None

@@ -22,8 +22,6 @@ def compile_http(
     """The runtime of a connection manager. Raises ``ConfigError`` under ``field``."""
     if config.codec_type == "HTTP2":
         raise ConfigError(f"{field}.codec_type", "HTTP2 is not supported yet; use AUTO or HTTP1")
-    if config.xff_num_trusted_hops and not config.use_remote_address:
-        raise ConfigError(f"{field}.xff_num_trusted_hops", "needs use_remote_address")
     upgrades = frozenset(name.lower().encode() for name in config.upgrade_types)
     if b"connect" in upgrades:
         raise ConfigError(f"{field}.upgrade_configs", "CONNECT is not supported yet")

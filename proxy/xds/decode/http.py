@@ -7,12 +7,14 @@ from typing import Any, Literal
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 
+from proxy.model.address import CidrRange
 from proxy.model.config import ConfigError
 from proxy.model.listener import ClientCertDetails, HttpConnectionManager, SetClientCertDetails, SlashesAction
 from proxy.model.rbac import Rbac
 from proxy.model.route import RouteConfiguration
 from proxy.xds.decode import rbac
 from proxy.xds.decode.access_log import access_logs
+from proxy.xds.decode.address import cidr
 from proxy.xds.decode.fields import (
     UNSUPPORTED,
     check,
@@ -48,6 +50,8 @@ _MANAGER = known(
     "use_remote_address",
     "xff_num_trusted_hops",
     "skip_xff_append",
+    "append_x_forwarded_port",
+    "internal_address_config",
     "via",
     "generate_request_id",
     "preserve_external_request_id",
@@ -68,6 +72,10 @@ _ROUTER = known(
     "suppress_envoy_headers", without_effect={"dynamic_stats": "statistics of single routes are always there"}
 )
 _UPGRADE = known("upgrade_type", "enabled")
+_INTERNAL = known(
+    "cidr_ranges",
+    without_effect={"unix_sockets": "there are no listeners on unix sockets, so no peer is one"},
+)
 _CERT_DETAILS = known("subject", "cert", "chain", "dns", "uri")
 
 _CODECS: dict[str, Literal["AUTO", "HTTP1", "HTTP2"]] = {"AUTO": "AUTO", "HTTP1": "HTTP1", "HTTP2": "HTTP2"}
@@ -123,6 +131,8 @@ def http_connection_manager(message: Any, path: str) -> HttpConnectionManager:
         use_remote_address=wrapped(message, "use_remote_address", False),
         skip_xff_append=message.skip_xff_append,
         xff_num_trusted_hops=message.xff_num_trusted_hops,
+        append_x_forwarded_port=message.append_x_forwarded_port,
+        internal_cidr_ranges=_internal(message, path),
         via=message.via,
         server_name=message.server_name or "envoy",
         server_header_transformation=enum(message, path, "server_header_transformation", _SERVER_HEADER),
@@ -195,6 +205,15 @@ def _cert_details(message: Any, path: str) -> SetClientCertDetails:
     check(details, f"{path}.set_current_client_cert_details", _CERT_DETAILS)
     return SetClientCertDetails(
         wrapped(details, "subject", False), details.uri, details.dns, details.cert, details.chain
+    )
+
+
+def _internal(message: Any, path: str) -> tuple[CidrRange, ...]:
+    at = f"{path}.internal_address_config"
+    check(message.internal_address_config, at, _INTERNAL)
+    return tuple(
+        cidr(item, f"{at}.cidr_ranges[{index}]")
+        for index, item in enumerate(message.internal_address_config.cidr_ranges)
     )
 
 

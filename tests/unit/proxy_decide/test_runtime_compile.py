@@ -454,7 +454,6 @@ RT = "route_config[rc].virtual_hosts[0].routes[0]"
         (_chained(match=FilterChainMatch(server_names=("a",))), f"{FC}.filter_chain_match"),
         (_hcm_with(codec_type="HTTP2"), f"{FC}.filters[0].codec_type"),
         (_hcm_with(upgrade_types=("CONNECT",)), f"{FC}.filters[0].upgrade_configs"),
-        (_hcm_with(xff_num_trusted_hops=1), f"{FC}.filters[0].xff_num_trusted_hops"),
         (_hcm_with(server_name="a\r\nb"), f"{FC}.filters[0].server_name"),
         (_hcm_with(access_log=(FileAccessLog("/x", TextLogFormat("%NO%")),)),
          f"{FC}.filters[0].access_log[0].text_format"),
