@@ -82,6 +82,12 @@ class Pool:
     def release(self, connection: UpstreamConnection) -> None:
         """Take a connection back whose response was complete."""
         host = connection.host
+        limit = connection.cluster.config.max_requests_per_connection
+        if limit and connection.requests >= limit:
+            connection.cluster.stats.upstream_cx_max_requests += 1
+            # Its end opens another one for those who wait.
+            connection.close()
+            return
         queue = self._queues.get(host)
         if queue is not None and queue.waiting:
             waiter = queue.waiting.popleft()
@@ -89,10 +95,7 @@ class Pool:
             self._forget_if_empty(host, queue)
             waiter.connected(connection)
             return
-        limit = connection.cluster.config.max_requests_per_connection
-        if host.removed or (limit and connection.requests >= limit):
-            if not host.removed:
-                connection.cluster.stats.upstream_cx_max_requests += 1
+        if host.removed:
             connection.close()
             return
         connection.idle_since = self._state.now

@@ -81,9 +81,17 @@ class FakeTransport:
 class Stage:
     """One downstream connection and one pooled upstream connection."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *routes: Route, **options: Any) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *routes: Route,
+        upstream: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
         self.hub = Hub(CompileEnv())
-        self.hub.apply(config(listener(chain(http(*routes, **options))), cluster("up", 1)))
+        self.hub.apply(
+            config(listener(chain(http(*routes, **options))), cluster("up", 1, **(upstream or {})))
+        )
         self.state = LoopState(loop, self.hub, SecretStore())
         self.pool = Pool(self.state)
         self.cluster = self.hub.current.clusters["up"]
@@ -372,3 +380,21 @@ def test_a_certificate_line_is_made_once_for_a_connection(stage: Callable[..., S
     it = stage()
     assert it.down.client_certificate_line(None) == b""
     assert it.down.client_certificate_line(b"By=evil") == b""
+
+
+def test_a_spent_connection_is_not_given_to_a_request_that_waits() -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        it = Stage(loop, forward("/", "up"), upstream={"max_requests_per_connection": 1})
+        it.down.data_received(GET)
+        other, _ = it.connect_client()
+        other.data_received(GET)
+        it.up.data_received(OK)
+        assert it.client.written.endswith(b"ok")
+        assert it.upstream.written.count(b"GET / ") == 1 and "close" in it.upstream.events
+        assert it.cluster.stats.upstream_cx_max_requests == 1
+        assert it.cluster.stats.upstream_rq_pending_active == 1, "it waits for a connection of its own"
+    finally:
+        it.pool.close()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
