@@ -1,7 +1,7 @@
-"""One accepted connection, until it has an application: original destination, TLS inspection, chain, handshake, policy.
+"""One accepted connection, until it has an application: original destination, first bytes, chain, handshake, policy.
 
-It relays nothing and keeps no more than the ClientHello. Every way out without an application is counted and, where
-the listener has an access log, logged.
+It relays nothing and keeps no more than ``proxy.accept.inspection`` wants to see. Every way out without an
+application is counted and, where the listener has an access log, logged.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import asyncio
 import time
 from typing import Final, Protocol, cast
 
+from proxy.accept.inspection import FirstBytes, FirstBytesError
 from proxy.accept.original_dst import original_destination, plain
 from proxy.model.connection import ConnectionInfo
 from proxy.runtime.runtime import FilterChainRuntime, ListenerRuntime
 from proxy.stream.downstream import Downstream
 from proxy.stream.edge import HttpEdge
 from proxy.tcp.relay import Relay
+from proxy.tcp.reset import reset
 from proxy.tcp.session import Session
 from proxy.tls.conn import Application, TlsConn
 from proxy.tls.errors import PeerRefusedError, SecretError
-from proxy.tls.inspector import RAW, Inspection, InspectionError, Inspector
 from proxy.upstream.loop_state import LoopState
 from proxy.upstream.pool import Pool
 
@@ -50,16 +51,19 @@ class Accepted(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_admitted",
+        "_began",
         "_chain",
         "_connection",
         "_deadline",
+        "_first",
         "_inspecting",
-        "_inspector",
         "_limiter",
         "_listener",
+        "_logged",
         "_over",
         "_pool",
         "_ports",
+        "_session",
         "_state",
         "_transport",
     )
@@ -75,11 +79,15 @@ class Accepted(asyncio.BufferedProtocol):
         # The configuration now in force, which may be newer than the one that opened the socket.
         self._listener: ListenerRuntime | None = state.hub.current.listeners.get(listener_name)
         self._admitted = False
+        self._began = time.monotonic()
+        self._logged = False
         self._over = False
         self._inspecting = False
-        self._inspector = Inspector()
+        self._first: FirstBytes | None = None
         self._deadline = 0.0
         self._chain: FilterChainRuntime | None = None
+        # What the listener's own log is written from at the end.
+        self._session: Session | None = None
         self._connection: ConnectionInfo
         self._transport: asyncio.Transport
 
@@ -121,12 +129,16 @@ class Accepted(asyncio.BufferedProtocol):
             return
         listener = self._listener
         assert listener is not None
-        if listener.needs_tls_inspection:
-            self._inspecting = True
-            timeout = listener.config.listener_filters_timeout
-            self._deadline = self._state.loop.time() + timeout if timeout else 0.0
-        else:
-            self._choose_chain(RAW)
+        if listener.inspections:
+            self._first = FirstBytes(listener.inspections, self._connection, self._state.hub.current.stats)
+            if self._first.waiting:
+                self._inspecting = True
+                timeout = listener.config.listener_filters_timeout
+                if timeout:
+                    self._deadline = self._state.loop.time() + timeout
+                    self._state.inspecting.add(self)
+                return
+        self._choose_chain()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._state.buffers.read
@@ -134,16 +146,15 @@ class Accepted(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if not self._inspecting:
             return
-        assert self._listener is not None
+        assert self._listener is not None and self._first is not None
         try:
-            found = self._inspector.feed(self._state.buffers.read[:nbytes])
-        except InspectionError as error:
+            done = self._first.feed(self._state.buffers.read[:nbytes])
+        except FirstBytesError as error:
             self._listener.stats.downstream_listener_filter_error += 1
-            self._refuse("DPE", f"tls_inspector: {error}")
+            self._refuse("", str(error))
             return
-        if found is not None:
-            self._inspecting = False
-            self._choose_chain(found)
+        if done:
+            self._inspected()
 
     def eof_received(self) -> bool:
         if self._inspecting and self._listener is not None:
@@ -168,8 +179,7 @@ class Accepted(asyncio.BufferedProtocol):
             return
         listener.stats.downstream_pre_cx_timeout += 1
         if listener.config.continue_on_listener_filters_timeout:
-            self._inspecting = False
-            self._choose_chain(RAW)
+            self._inspected()
         else:
             self._refuse("", "listener_filters_timeout")
 
@@ -194,6 +204,7 @@ class Accepted(asyncio.BufferedProtocol):
         found = original_destination(raw.get_extra_info("socket"), own)
         if found is not None:
             connection.local = found
+            connection.restored = True
         if connection.local[1] in self._ports:
             # Dialled directly, or redirected to where it was going anyway: forwarding it would come back here.
             listener.stats.downstream_listener_filter_error += 1
@@ -211,13 +222,23 @@ class Accepted(asyncio.BufferedProtocol):
                 other.stats.downstream_pre_cx_active += 1
         return True
 
-    def _choose_chain(self, found: Inspection) -> None:
+    def _inspected(self) -> None:
+        """The first bytes have been looked at, or waited for in vain."""
+        self._inspecting = False
+        self._state.inspecting.discard(self)
+        listener = self._listener
+        assert listener is not None
+        if listener.original_dst and self._connection.local[1] in self._ports:
+            # A PROXY protocol header can name the proxy itself, too.
+            listener.stats.downstream_listener_filter_error += 1
+            self._refuse("", "original_destination_is_the_proxy")
+            return
+        self._choose_chain()
+
+    def _choose_chain(self) -> None:
         listener = self._listener
         assert listener is not None
         connection = self._connection
-        connection.transport_protocol = found.transport_protocol
-        connection.sni = found.sni
-        connection.alpn_offered = found.alpn
         chain = listener.find_chain(connection)
         if chain is None:
             listener.stats.no_filter_chain_match += 1
@@ -269,9 +290,7 @@ class Accepted(asyncio.BufferedProtocol):
 
     def _take_early(self) -> bytes:
         """What was read to look at, which is the first that the application gets."""
-        early = bytes(self._inspector.early)
-        self._inspector.early = bytearray()
-        return early
+        return b"" if self._first is None else self._first.take()
 
     def _secured(self, tls: TlsConn) -> Application:
         """The handshake is done: who is it, and may they? Raises ``PeerRefusedError``, ``PolicyRefusedError``."""
@@ -334,7 +353,9 @@ class Accepted(asyncio.BufferedProtocol):
             edge = self._state.edge(chain.http, HttpEdge)
             return Downstream(self._state, self._pool, connection, chain, edge, self._leave)
         assert chain.tcp is not None
-        return Relay(self._state, connection, chain.tcp, self._leave).client
+        relay = Relay(self._state, connection, chain.tcp, self._leave)
+        self._session = relay.session
+        return relay.client
 
     def _hand_over(self) -> None:
         """The application is in charge from here; ``_leave`` is told when it ends."""
@@ -348,18 +369,27 @@ class Accepted(asyncio.BufferedProtocol):
     def _refuse(self, flag: str, details: str) -> None:
         """Close without a word; the log says why."""
         self._log(flag, details)
-        self._transport.abort()
+        if self._first is not None and self._first.early:
+            # What it sent was not heard.
+            reset(self._transport)
+        else:
+            self._transport.abort()
         self._leave()
 
     def _log(self, flag: str, details: str) -> None:
         listener = self._listener
         if listener is None or not listener.access_logs:
             return
-        session = Session(self._connection)
-        session.details = details
-        if flag:
-            session.add_flag(flag)
-        session.end = time.monotonic()
+        self._logged = True
+        session = self._session
+        if session is None:
+            session = Session(self._connection)
+            session.start_wall -= session.start - self._began
+            session.start = self._began
+            session.details = details
+            if flag:
+                session.add_flag(flag)
+            session.end = time.monotonic()
         for log in listener.access_logs:
             log.log(session)
 
@@ -373,9 +403,12 @@ class Accepted(asyncio.BufferedProtocol):
         self._limiter.leave()
         listener = self._listener
         assert listener is not None
+        if listener.access_logs and not self._logged:
+            self._log("", "")
         stats = listener.stats
         stats.downstream_cx_active -= 1
         stats.downstream_cx_destroy += 1
+        self._state.inspecting.discard(self)
         if self in self._state.connections:
             self._state.connections.discard(self)
             stats.downstream_pre_cx_active -= 1

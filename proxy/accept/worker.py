@@ -198,6 +198,9 @@ class Worker:
             state.date = b"date: " + formatdate(wall, usegmt=True).encode() + b"\r\n"
         for exchange in list(state.exchanges):
             exchange.sweep(now)
+        for connection in list(state.inspecting):
+            # Protocols in which the server speaks first wait for this: it is to be short.
+            connection.sweep(now)
         self._ticks += 1
         if not self._ticks % _CONNECTION_TICKS:
             for connection in list(state.connections):

@@ -218,5 +218,7 @@ def _compile(rule: Rule, field: str, depth: int) -> Check:
             return lambda conn, head, path: conn.principal is not None and principal_matches(conn.principal)
         case SourceIpRule(cidr, kind):
             came_from = compile_ranges((network(cidr, f"{field}.{kind}"),))
+            if kind == "direct_remote_ip":
+                return lambda conn, head, path: came_from(conn.direct_remote[0])
             return lambda conn, head, path: came_from(conn.remote[0])
     raise ConfigError(field, f"unknown rule {rule!r}")

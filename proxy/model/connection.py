@@ -31,14 +31,17 @@ class PeerCertificate:
 class ConnectionInfo:
     """One downstream connection.
 
-    ``remote`` is the peer; ``local`` is the address that the peer dialled (the original destination where there is
-    one). ``principal`` is the URI SAN of a *verified* peer certificate, else ``None``: policy trusts it.
+    ``remote`` is the client: the peer, or who the peer's PROXY protocol header says; ``direct_remote`` is always the
+    peer. ``local`` is the address that the client dialled (the original destination where there is one), ``restored``
+    whether that is another than the socket's. ``principal`` is the URI SAN of a *verified* peer certificate, else
+    ``None``: policy trusts it.
     """
 
     __slots__ = (
         "alpn",
         "alpn_offered",
         "cipher",
+        "direct_remote",
         "id",
         "listener",
         "local",
@@ -46,6 +49,7 @@ class ConnectionInfo:
         "peer",
         "principal",
         "remote",
+        "restored",
         "sni",
         "tls_version",
         "transport_protocol",
@@ -63,7 +67,9 @@ class ConnectionInfo:
         alpn_offered: tuple[str, ...] = (),
     ) -> None:
         self.remote = remote
+        self.direct_remote = remote
         self.local = local
+        self.restored = False
         self.listener = listener
         self.id = connection_id
         self.transport_protocol: Literal["raw_buffer", "tls"] = transport_protocol

@@ -11,11 +11,43 @@ from proxy.model.rbac import Rbac
 from proxy.model.route import RouteConfiguration, WeightedCluster
 from proxy.model.tls import DownstreamTls
 
-ListenerFilter = Literal["original_dst", "tls_inspector", "http_inspector"]
 ClientCertDetails = Literal[
     "SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY"
 ]
 SlashesAction = Literal["KEEP_UNCHANGED", "REJECT_REQUEST", "UNESCAPE_AND_REDIRECT", "UNESCAPE_AND_FORWARD"]
+
+
+@dataclass(frozen=True, slots=True)
+class TlsInspector:
+    """``TlsInspector``. In ``disabled_ports`` bit ``n`` is set where connections to port ``n`` are not looked at
+    (``ListenerFilter.filter_disabled``); so also below."""
+
+    max_client_hello_size: int = 16 * 1024
+    close_connection_on_client_hello_parsing_errors: bool = False
+    disabled_ports: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HttpInspector:
+    """``HttpInspector``."""
+
+    disabled_ports: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyProtocol:
+    """``ProxyProtocol``. ``disallowed_versions`` holds 1 and 2."""
+
+    allow_requests_without_proxy_protocol: bool = False
+    disallowed_versions: frozenset[int] = frozenset()
+    stat_prefix: str = ""
+    disabled_ports: int = 0
+
+
+ListenerFilter: TypeAlias = (
+    Literal["original_dst", "tls_inspector", "http_inspector"] | TlsInspector | HttpInspector | ProxyProtocol
+)
+"""A bare name is that filter with its defaults."""
 
 
 @dataclass(frozen=True, slots=True)

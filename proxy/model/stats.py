@@ -160,6 +160,41 @@ class ListenerStats:
 
 
 @dataclass(slots=True, eq=False)
+class TlsInspectorStats:
+    """``tls_inspector.*``, one object for all listeners."""
+
+    client_hello_too_large: int = 0
+    tls_found: int = 0
+    tls_not_found: int = 0
+    alpn_found: int = 0
+    alpn_not_found: int = 0
+    sni_found: int = 0
+    sni_not_found: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class HttpInspectorStats:
+    """``http_inspector.*``, one object for all listeners."""
+
+    http10_found: int = 0
+    http11_found: int = 0
+    http2_found: int = 0
+    http_not_found: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class ProxyProtocolStats:
+    """``proxy_proto.[<stat_prefix>.]*``; ``found[1]`` is ``versions.v1.found``, and so on; errors without a version
+    are Envoy's ``not_found_disallowed``."""
+
+    not_found_disallowed: int = 0
+    not_found_allowed: int = 0
+    found: list[int] = field(default_factory=lambda: [0] * 3)
+    disallowed: list[int] = field(default_factory=lambda: [0] * 3)
+    error: list[int] = field(default_factory=lambda: [0] * 3)
+
+
+@dataclass(slots=True, eq=False)
 class RbacStats:
     """``http.<stat_prefix>.rbac.*``, or ``<rbac stat prefix>rbac.*`` on a connection."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 from proxy.match.regex import compile_regex
-from proxy.model.stats import ClusterStats, Histogram
+from proxy.model.stats import ClusterStats, Histogram, ProxyProtocolStats
 from proxy.observe.store import StatStore
 
 Labels = tuple[tuple[str, str], ...]
@@ -104,6 +104,10 @@ def gather(store: StatStore, clusters: Iterable[CountedCluster]) -> Iterator[Met
     for name, watched in (*store.overload.monitors.items(), *store.overload.actions.items()):
         yield from _group(watched, f"overload.{name}.", f"overload.{name}.", ())
     yield from _group(store.server, "server.", "server.", (), gauges=True)
+    yield from _group(store.tls_inspector, "tls_inspector.", "tls_inspector.", ())
+    yield from _group(store.http_inspector, "http_inspector.", "http_inspector.", ())
+    for prefix, proxy_protocol in store.proxy_protocol.items():
+        yield from _proxy_protocol(proxy_protocol, f"proxy_proto.{prefix}." if prefix else "proxy_proto.")
     yield from _group(store.access_log, "access_log_file.", "access_log_file.", ())
     for cluster in clusters:
         labels = (("envoy_cluster_name", cluster.name),)
@@ -119,6 +123,16 @@ def gather(store: StatStore, clusters: Iterable[CountedCluster]) -> Iterator[Met
                     (("envoy_response_code", str(code)), *labels),
                     count,
                 )
+
+
+def _proxy_protocol(stats: ProxyProtocolStats, prefix: str) -> Iterator[Metric]:
+    for name in ("not_found_disallowed", "not_found_allowed"):
+        yield Metric(prefix + name, f"proxy_proto.{name}", (), getattr(stats, name))
+    for name in ("found", "disallowed", "error"):
+        for version in (1, 2):
+            labels = (("envoy_proxy_protocol_version", str(version)),)
+            value = getattr(stats, name)[version]
+            yield Metric(f"{prefix}versions.v{version}.{name}", f"proxy_proto.versions.{name}", labels, value)
 
 
 def _group(

@@ -5,13 +5,16 @@ from __future__ import annotations
 from proxy.model.stats import (
     AccessLogStats,
     ConnectionLimitStats,
+    HttpInspectorStats,
     HttpStats,
     ListenerStats,
     OverloadStats,
+    ProxyProtocolStats,
     RbacStats,
     RouteStats,
     ServerStats,
     TcpStats,
+    TlsInspectorStats,
 )
 
 
@@ -23,12 +26,15 @@ class StatStore:
         "access_log",
         "connection_limit",
         "http",
+        "http_inspector",
         "listener",
         "overload",
+        "proxy_protocol",
         "rbac",
         "route",
         "server",
         "tcp",
+        "tls_inspector",
     )
 
     def __init__(self, access_log: AccessLogStats | None = None) -> None:
@@ -38,8 +44,11 @@ class StatStore:
         self.rbac: dict[str, RbacStats] = {}
         self.route: dict[tuple[str, str], RouteStats] = {}
         self.connection_limit: dict[str, ConnectionLimitStats] = {}
+        self.http_inspector = HttpInspectorStats()
         self.overload = OverloadStats()
+        self.proxy_protocol: dict[str, ProxyProtocolStats] = {}
         self.server = ServerStats()
+        self.tls_inspector = TlsInspectorStats()
         self.access_log = AccessLogStats() if access_log is None else access_log
 
     def http_stats(self, prefix: str) -> HttpStats:
@@ -53,6 +62,10 @@ class StatStore:
     def listener_stats(self, address: str) -> ListenerStats:
         """``listener.<address>.``, with ``_`` for the colons."""
         return self.listener.setdefault(address, ListenerStats())
+
+    def proxy_protocol_stats(self, prefix: str) -> ProxyProtocolStats:
+        """``proxy_proto.<prefix>.``, or ``proxy_proto.`` without a prefix."""
+        return self.proxy_protocol.setdefault(prefix, ProxyProtocolStats())
 
     def rbac_stats(self, prefix: str) -> RbacStats:
         """``<prefix>allowed`` and so on: ``prefix`` ends in a dot."""

@@ -14,7 +14,15 @@ from proxy.model.address import SocketAddress
 from proxy.model.config import Config
 from proxy.model.connection import ConnectionInfo
 from proxy.model.exchange import Exchange
-from proxy.model.listener import FilterChain, HttpConnectionManager, Listener, TcpProxy
+from proxy.model.listener import (
+    FilterChain,
+    HttpConnectionManager,
+    HttpInspector,
+    Listener,
+    ProxyProtocol,
+    TcpProxy,
+    TlsInspector,
+)
 from proxy.model.reply import Denied, Reply
 from proxy.model.stats import HttpStats, ListenerStats, TcpStats
 from proxy.model.tls import DownstreamTls
@@ -88,13 +96,13 @@ class FilterChainRuntime:
 class ListenerRuntime:
     """A compiled listener. ``find_chain`` needs ``local``, ``remote``, ``sni``, ``transport_protocol`` and
     ``alpn_offered`` of the connection; ``None`` = close it (``no_filter_chain_match``, flag ``NR``).
-    ``needs_tls_inspection``: read the ClientHello before ``find_chain``."""
+    ``inspections`` are the listener filters that read the first bytes before that, in their order."""
 
     name: str
     config: Listener
     find_chain: Callable[[ConnectionInfo], FilterChainRuntime | None]
     chains: tuple[FilterChainRuntime, ...]
-    needs_tls_inspection: bool
+    inspections: tuple[TlsInspector | HttpInspector | ProxyProtocol, ...]
     original_dst: bool
     use_original_dst: bool
     stats: ListenerStats

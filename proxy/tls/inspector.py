@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-MAX_BYTES: Final = 64 * 1024
-"""The longest ClientHello that is looked at (Envoy's limit); a longer one is no TLS that anybody sends."""
+MAX_BYTES: Final = 16 * 1024
+"""The longest ClientHello that is looked at unless told otherwise (Envoy's limit)."""
 
 _HANDSHAKE = 22
 _CLIENT_HELLO = 1
@@ -31,23 +31,25 @@ RAW = Inspection("raw_buffer")
 
 
 class InspectionError(ValueError):
-    """The bytes begin as TLS does and then break its rules."""
+    """The bytes begin as TLS does and then break its rules, or (``too_large``) go on for too long."""
+
+    def __init__(self, message: str, *, too_large: bool = False) -> None:
+        super().__init__(message)
+        self.too_large = too_large
 
 
 class Inspector:
-    """Takes the first bytes of a connection as they come; each is looked at once. ``early`` keeps them all."""
+    """Is shown the growing beginning of a connection; each byte is looked at once."""
 
-    __slots__ = ("_at", "_message", "early")
+    __slots__ = ("_at", "_max", "_message")
 
-    def __init__(self) -> None:
-        self.early = bytearray()
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max = max_bytes
         self._at = 0
         self._message = bytearray()
 
-    def feed(self, data: bytes | memoryview) -> Inspection | None:
+    def look(self, early: bytearray) -> Inspection | None:
         """What the connection is; ``None`` = more bytes are needed. Raises ``InspectionError``."""
-        early = self.early
-        early += data
         if not early:
             return None
         if early[0] != _HANDSHAKE:
@@ -57,18 +59,17 @@ class Inspector:
             return None
         if early[1] != 3:
             return RAW
-        if not self._reassemble():
-            if len(early) >= MAX_BYTES:
-                raise _too_large()
+        if not self._reassemble(early):
+            if len(early) >= self._max:
+                raise self._too_large()
             return None
         try:
             return _client_hello(bytes(self._message))
         except IndexError:
             raise InspectionError("ClientHello: cut short") from None
 
-    def _reassemble(self) -> bool:
+    def _reassemble(self, early: bytearray) -> bool:
         """Take the records that are complete; whether they hold the first handshake message, now in ``_message``."""
-        early = self.early
         message = self._message
         size = len(early)
         while self._at + 5 <= size:
@@ -79,6 +80,8 @@ class Inspector:
             if not 0 < length <= 1 << 14:
                 raise InspectionError(f"TLS record of {length} bytes")
             end = at + 5 + length
+            if at >= self._max:
+                raise self._too_large()
             if not message and size > at + 5 and early[at + 5] != _CLIENT_HELLO:
                 raise InspectionError("the first handshake message is not a ClientHello")
             if end > size:
@@ -87,17 +90,18 @@ class Inspector:
             self._at = end
             if len(message) >= 4:
                 need = int.from_bytes(message[1:4], "big") + 4
-                if need > MAX_BYTES:
-                    raise _too_large()
+                if need > MAX_BYTES + 4:
+                    raise InspectionError("the first handshake message is longer than any ClientHello")
                 if len(message) >= need:
+                    if end > self._max:
+                        raise self._too_large()
                     del message[need:]
                     del message[:4]
                     return True
         return False
 
-
-def _too_large() -> InspectionError:
-    return InspectionError(f"ClientHello larger than {MAX_BYTES} bytes")
+    def _too_large(self) -> InspectionError:
+        return InspectionError(f"ClientHello larger than {self._max} bytes", too_large=True)
 
 
 class _Reader:
@@ -129,9 +133,11 @@ class _Reader:
 def _client_hello(body: bytes) -> Inspection:
     reader = _Reader(body)
     reader.take(2 + 32)
-    reader.vector(1)
-    reader.vector(2)
-    reader.vector(1)
+    session = reader.vector(1)
+    ciphers = reader.vector(2)
+    compressions = reader.vector(1)
+    if len(session) > 32 or not ciphers or len(ciphers) % 2 or not compressions:
+        raise InspectionError("ClientHello: a vector of impossible length")
     sni = ""
     alpn: tuple[str, ...] = ()
     if reader.more():
@@ -143,6 +149,8 @@ def _client_hello(body: bytes) -> Inspection:
                 sni = _server_name(content)
             elif kind == _ALPN:
                 alpn = _protocols(content)
+        if reader.more():
+            raise InspectionError("ClientHello: bytes after the extensions")
     return Inspection("tls", sni, alpn)
 
 

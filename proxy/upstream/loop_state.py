@@ -34,7 +34,8 @@ class Registered(Swept, Protocol):
 class LoopState:
     """``now`` is the loop's time, renewed by each sweep: good enough for timeouts, and free to read.
 
-    ``date`` is a ready ``date`` line, of this second. ``exchanges`` holds the requests under way. ``overload`` and
+    ``date`` is a ready ``date`` line, of this second. ``exchanges`` holds the requests under way,
+    ``inspecting`` the connections whose first bytes are being waited for. ``overload`` and
     ``shortened`` are ``None`` unless an overload action concerns requests, or timeouts.
     """
 
@@ -46,6 +47,7 @@ class LoopState:
         "draining",
         "exchanges",
         "hub",
+        "inspecting",
         "last_id",
         "loop",
         "now",
@@ -61,6 +63,7 @@ class LoopState:
         self.buffers = Buffers()
         self.connections: set[Registered] = set()
         self.exchanges: set[Swept] = set()
+        self.inspecting: set[Swept] = set()
         self.now = loop.time()
         self.date = b""
         self.draining = False

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.model.listener import SetClientCertDetails
+from proxy.model.listener import SetClientCertDetails, TlsInspector
 from proxy.model.tls import DataSource, Secret, ValidationContext
 from proxy.tls.store import SecretStore
 from tests.fakes import pki
@@ -344,7 +344,8 @@ async def test_a_client_hello_may_come_in_any_pieces(mesh: Mesh, tmp_path: Path)
 
 
 async def test_inspection_ends_after_its_time() -> None:
-    quick = {"listener_filters": ("tls_inspector",), "listener_filters_timeout": 0.05}
+    inspector = TlsInspector(close_connection_on_client_hello_parsing_errors=True)
+    quick = {"listener_filters": (inspector,), "listener_filters_timeout": 0.05}
     async with sidecar(listener(chain(http(direct("/", 200, b"ok")), match=TLS_ONLY), **quick)) as it:
         peer = await dial(it.port)
         assert await peer.rest() == b""

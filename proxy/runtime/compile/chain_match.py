@@ -174,7 +174,7 @@ def _by_alpn(rows: list[Row[C]], conn: ConnectionInfo) -> list[Row[C]]:
 
 
 def _by_direct_source(rows: list[Row[C]], conn: ConnectionInfo) -> list[Row[C]]:
-    return _longest(rows, lambda c: c.direct_source, conn.remote[0])
+    return _longest(rows, lambda c: c.direct_source, conn.direct_remote[0])
 
 
 def _by_source(rows: list[Row[C]], conn: ConnectionInfo) -> list[Row[C]]:

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from proxy.cluster.cluster import Cluster
 from proxy.filters.rbac import network_rbac
 from proxy.model.config import ConfigError
-from proxy.model.listener import FilterChain, HttpConnectionManager, Listener, TcpProxy
+from proxy.model.listener import (
+    FilterChain,
+    HttpConnectionManager,
+    HttpInspector,
+    Listener,
+    ProxyProtocol,
+    TcpProxy,
+    TlsInspector,
+)
 from proxy.observe.access_log import compile_access_log
 from proxy.observe.store import StatStore
 from proxy.runtime.compile.chain_match import compile_chain_match
@@ -45,7 +53,7 @@ def compile_listener(
         config=config,
         find_chain=compile_chain_match(compiled, default),
         chains=chains if default is None else (*chains, default),
-        needs_tls_inspection="tls_inspector" in config.listener_filters,
+        inspections=_inspections(config, stats),
         original_dst="original_dst" in config.listener_filters or config.use_original_dst,
         use_original_dst=config.use_original_dst,
         stats=stats.listener_stats(config.stat_prefix or str(config.address).replace(":", "_")),
@@ -65,12 +73,7 @@ def _chain(
     env: CompileEnv,
     field: str,
 ) -> FilterChainRuntime:
-    inspects = chain.match.server_names or chain.match.application_protocols or chain.match.transport_protocol
-    if inspects and "tls_inspector" not in listener.listener_filters:
-        raise ConfigError(
-            f"{field}.filter_chain_match",
-            "server_names, application_protocols and transport_protocol need the tls_inspector listener filter",
-        )
+    _check_inspected(chain, listener, f"{field}.filter_chain_match")
     terminal = chain.terminal
     path = f"{field}.filters[{len(chain.rbac)}]"
     http = tcp = None
@@ -90,6 +93,46 @@ def _chain(
         http=http,
         tcp=tcp,
     )
+
+
+_BY_NAME: dict[str, TlsInspector | HttpInspector] = {
+    "tls_inspector": TlsInspector(),
+    "http_inspector": HttpInspector(),
+}
+
+
+def _inspections(
+    config: Listener, stats: StatStore
+) -> tuple[TlsInspector | HttpInspector | ProxyProtocol, ...]:
+    """The listener filters that read first bytes; their statistics are there from now on."""
+    found: list[TlsInspector | HttpInspector | ProxyProtocol] = []
+    for item in config.listener_filters:
+        if isinstance(item, str):
+            if item in _BY_NAME:
+                found.append(_BY_NAME[item])
+            continue
+        if isinstance(item, ProxyProtocol):
+            stats.proxy_protocol_stats(item.stat_prefix)
+        found.append(item)
+    return tuple(found)
+
+
+def _check_inspected(chain: FilterChain, listener: Listener, field: str) -> None:
+    """Whether somebody finds out what the chain asks for."""
+    match = chain.match
+    names = listener.listener_filters
+    tls = any(name == "tls_inspector" or isinstance(name, TlsInspector) for name in names)
+    if tls:
+        return
+    if match.server_names or match.transport_protocol == "tls":
+        raise ConfigError(
+            field, "server_names and transport_protocol tls need the tls_inspector listener filter"
+        )
+    http = any(name == "http_inspector" or isinstance(name, HttpInspector) for name in names)
+    if match.application_protocols and not http:
+        raise ConfigError(
+            field, "application_protocols need the tls_inspector or the http_inspector listener filter"
+        )
 
 
 def _tcp(

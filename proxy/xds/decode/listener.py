@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_pb2
-from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
-from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
@@ -16,7 +13,6 @@ from proxy.model.listener import (
     FilterChain,
     FilterChainMatch,
     Listener,
-    ListenerFilter,
     TcpProxy,
     TerminalFilter,
 )
@@ -36,6 +32,7 @@ from proxy.xds.decode.fields import (
     wrapped,
 )
 from proxy.xds.decode.http import http_connection_manager
+from proxy.xds.decode.listener_filter import listener_filter
 from proxy.xds.decode.route_action import weighted_clusters
 
 _LISTENER = known(
@@ -61,7 +58,6 @@ _LISTENER = known(
     },
 )
 _ADDITIONAL = known("address")
-_LISTENER_FILTER = known("typed_config", without_effect={"name": "is a label; the type URL decides"})
 _CHAIN = known(
     "name",
     "filter_chain_match",
@@ -86,13 +82,6 @@ _TCP_PROXY = known(
 )
 _TCP_WEIGHTED = known("clusters")
 _TCP_SHARE = known("name", "weight")
-_EMPTY = known()
-
-_LISTENER_FILTERS: dict[str, ListenerFilter] = {
-    "OriginalDst": "original_dst",
-    "TlsInspector": "tls_inspector",
-    "HttpInspector": "http_inspector",
-}
 _DIRECTIONS: dict[str, Literal["UNSPECIFIED", "INBOUND", "OUTBOUND"]] = {
     "UNSPECIFIED": "UNSPECIFIED",
     "INBOUND": "INBOUND",
@@ -132,7 +121,7 @@ def listener(message: Any) -> Listener:
         bind_to_port=wrapped(message, "bind_to_port", True),
         use_original_dst=wrapped(message, "use_original_dst", False),
         listener_filters=tuple(
-            _listener_filter(item, f"{path}.listener_filters[{index}]")
+            listener_filter(item, f"{path}.listener_filters[{index}]")
             for index, item in enumerate(message.listener_filters)
         ),
         listener_filters_timeout=duration(message, path, "listener_filters_timeout", 15.0),
@@ -143,19 +132,6 @@ def listener(message: Any) -> Listener:
         access_log=access_logs(message.access_log, f"{path}.access_log"),
         stat_prefix=message.stat_prefix,
     )
-
-
-def _listener_filter(message: Any, path: str) -> ListenerFilter:
-    check(message, path, _LISTENER_FILTER)
-    path = f"{path}.typed_config"
-    kinds = (
-        original_dst_pb2.OriginalDst,
-        tls_inspector_pb2.TlsInspector,
-        http_inspector_pb2.HttpInspector,
-    )
-    inner = unpack(message.typed_config, path, kinds)
-    check(inner, path, _EMPTY)
-    return _LISTENER_FILTERS[inner.DESCRIPTOR.name]
 
 
 def _chain(message: Any, path: str) -> FilterChain:

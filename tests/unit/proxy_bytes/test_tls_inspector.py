@@ -23,7 +23,7 @@ def client_hello(name: str | None = None, *protocols: str) -> bytes:
 
 
 def inspect(data: bytes) -> Inspection | None:
-    return Inspector().feed(data)
+    return Inspector().look(bytearray(data))
 
 
 HELLO = client_hello("Svc.Example", "tulle", "http/1.1")
@@ -57,11 +57,14 @@ def test_records_of_any_size(size: int) -> None:
 def test_it_needs_the_whole_hello_and_nothing_else(size: int, step: int) -> None:
     data = in_records(HELLO, size)
     inspector = Inspector()
+    early = bytearray()
     for at in range(0, len(data) - step, step):
-        assert inspector.feed(data[at : at + step]) is None
-    assert inspector.feed(data[len(inspector.early) :]) == READ
-    assert bytes(inspector.early) == data
-    assert Inspector().feed(b"") is None
+        early += data[at : at + step]
+        assert inspector.look(early) is None
+    early += data[len(early) :]
+    assert inspector.look(early) == READ
+    assert bytes(early) == data
+    assert Inspector().look(bytearray()) is None
 
 
 @pytest.mark.parametrize(
@@ -81,14 +84,17 @@ def test_broken_hellos_are_refused(data: bytes) -> None:
         inspect(data)
     inspector = Inspector()
     with pytest.raises(InspectionError):
-        for at in range(len(data)):
-            inspector.feed(data[at : at + 1])
+        for size in range(1, len(data) + 1):
+            inspector.look(bytearray(data[:size]))
 
 
 def test_its_size_is_limited() -> None:
-    huge = b"\x01\x00\xff\x00" + b"a" * 0xFF00
-    with pytest.raises(InspectionError):
+    huge = b"\x01\x00\x3f\xff" + b"a" * 0x3FFF
+    with pytest.raises(InspectionError) as caught:
         inspect(in_records(b"....." + huge, 1)[: MAX_BYTES + 10])
+    assert caught.value.too_large
+    with pytest.raises(InspectionError, match="larger than 300 bytes"):
+        Inspector(300).look(bytearray(HELLO))
 
 
 @given(st.binary(max_size=200))

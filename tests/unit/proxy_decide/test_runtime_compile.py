@@ -14,7 +14,14 @@ from proxy.model.address import SocketAddress
 from proxy.model.cluster import Cluster, Endpoint, LoadAssignment, LocalityEndpoints
 from proxy.model.config import Config, ConfigError
 from proxy.model.connection import ConnectionInfo
-from proxy.model.listener import FilterChain, FilterChainMatch, HttpConnectionManager, Listener, TcpProxy
+from proxy.model.listener import (
+    FilterChain,
+    FilterChainMatch,
+    HttpConnectionManager,
+    Listener,
+    TcpProxy,
+    TlsInspector,
+)
 from proxy.model.matcher import HeaderMatcher, PathMatcher, StringMatcher
 from proxy.model.rbac import AnyRule, Policy, Rbac, UrlPathRule
 from proxy.model.reply import Denied, Reply
@@ -412,8 +419,8 @@ def test_rebind_follows_a_swap_or_drains() -> None:
 def test_listener_options() -> None:
     config = _listener(listener_filters=("original_dst", "tls_inspector"))
     runtime = _hub().apply(replace(BASIC, listeners={"l": config})).listeners["l"]
-    assert (runtime.needs_tls_inspection, runtime.original_dst, runtime.use_original_dst) == (
-        True,
+    assert (runtime.inspections, runtime.original_dst, runtime.use_original_dst) == (
+        (TlsInspector(),),
         True,
         False,
     )

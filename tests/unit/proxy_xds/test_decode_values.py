@@ -9,7 +9,7 @@ import pytest
 from proxy.model.access_log import FileAccessLog, JsonLogFormat, TextLogFormat
 from proxy.model.address import BindConfig, CidrRange, SocketAddress, SocketOption
 from proxy.model.cluster import CircuitBreakers, Cluster, DnsSrv, Endpoint, LoadAssignment, LocalityEndpoints
-from proxy.model.listener import FilterChainMatch, HttpConnectionManager, Listener, TcpProxy
+from proxy.model.listener import FilterChainMatch, HttpConnectionManager, Listener, TcpProxy, TlsInspector
 from proxy.model.matcher import HeaderMatcher, PathMatcher, QueryParameterMatcher, StringMatcher
 from proxy.model.rbac import AndRules, AuthenticatedRule, OrRules, Policy, Rbac, UrlPathRule
 from proxy.model.route import (
@@ -91,7 +91,7 @@ def test_listener() -> None:
     assert isinstance(found, Listener)
     assert (found.name, found.address) == ("l", SocketAddress("0.0.0.0", 15006))
     assert found.additional_addresses == (SocketAddress("::1", 15006),)
-    assert found.listener_filters == ("tls_inspector",)
+    assert found.listener_filters == (TlsInspector(),)
     chain = found.filter_chains[0]
     assert chain.match == FilterChainMatch(prefix_ranges=(CidrRange("10.0.0.0", 8),))
     assert chain.tls == DownstreamTls(TLS, require_client_certificate=True)
