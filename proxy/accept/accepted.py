@@ -10,6 +10,7 @@ import asyncio
 import time
 from typing import Final, Protocol, cast
 
+from proxy.accept.handshake import Handshake
 from proxy.accept.inspection import FirstBytes, FirstBytesError
 from proxy.accept.original_dst import original_destination, plain
 from proxy.model.connection import ConnectionInfo
@@ -20,7 +21,7 @@ from proxy.tcp.relay import Relay
 from proxy.tcp.reset import reset
 from proxy.tcp.session import Session
 from proxy.tls.conn import Application, TlsConn
-from proxy.tls.errors import PeerRefusedError, SecretError
+from proxy.tls.errors import PeerRefusedError
 from proxy.upstream.loop_state import LoopState
 from proxy.upstream.pool import Pool
 
@@ -56,6 +57,7 @@ class Accepted(asyncio.BufferedProtocol):
         "_connection",
         "_deadline",
         "_first",
+        "_handshake",
         "_inspecting",
         "_limiter",
         "_listener",
@@ -84,6 +86,7 @@ class Accepted(asyncio.BufferedProtocol):
         self._over = False
         self._inspecting = False
         self._first: FirstBytes | None = None
+        self._handshake: Handshake | None = None
         self._deadline = 0.0
         self._chain: FilterChainRuntime | None = None
         # What the listener's own log is written from at the end.
@@ -264,29 +267,21 @@ class Accepted(asyncio.BufferedProtocol):
 
     def _begin_tls(self, chain: FilterChainRuntime) -> None:
         assert chain.tls is not None and self._listener is not None
-        try:
-            context = self._state.secrets.server(chain.tls)
-        except SecretError as error:
-            self._listener.stats.ssl_connection_error += 1
-            self._refuse("", f"TLS_error: {error}")
-            return
         self._connection.transport_protocol = "tls"
-        tls = TlsConn(
-            context,
-            self._state.buffers,
-            server_side=True,
-            on_secured=self._secured,
-            on_failed=self._tls_failed,
-        )
         timeout = chain.config.transport_socket_connect_timeout or HANDSHAKE_TIMEOUT
         if self._state.shortened is not None:
             timeout = self._state.shortened.timeout("TRANSPORT_SOCKET_CONNECT", timeout)
         self._deadline = self._state.loop.time() + timeout
-        self._transport.set_protocol(tls)
-        tls.connection_made(self._transport)
-        early = self._take_early()
-        if early:
-            tls.feed(early)
+        self._handshake = Handshake(
+            self._state,
+            self._transport,
+            chain.tls,
+            self._listener.name,
+            self._listener.stats,
+            on_secured=self._secured,
+            on_failed=self._tls_failed,
+        )
+        self._handshake.begin(self._take_early())
 
     def _take_early(self) -> bytes:
         """What was read to look at, which is the first that the application gets."""
@@ -329,6 +324,8 @@ class Accepted(asyncio.BufferedProtocol):
         elif isinstance(error, PeerRefusedError):
             if error.kind == "san":
                 stats.ssl_fail_verify_san += 1
+            elif error.kind == "cert_hash":
+                stats.ssl_fail_verify_cert_hash += 1
             elif error.kind == "no_cert":
                 stats.ssl_fail_verify_no_cert += 1
             else:
@@ -361,6 +358,9 @@ class Accepted(asyncio.BufferedProtocol):
         """The application is in charge from here; ``_leave`` is told when it ends."""
         assert self._listener is not None
         self._deadline = 0.0
+        if self._handshake is not None:
+            self._handshake.leave()
+            self._handshake = None
         self._state.connections.discard(self)
         self._listener.stats.downstream_pre_cx_active -= 1
         self._inspecting = False
@@ -403,6 +403,9 @@ class Accepted(asyncio.BufferedProtocol):
         self._limiter.leave()
         listener = self._listener
         assert listener is not None
+        if self._handshake is not None:
+            self._handshake.leave()
+            self._handshake = None
         if listener.access_logs and not self._logged:
             self._log("", "")
         stats = listener.stats

@@ -24,7 +24,9 @@ from proxy.overload.manager import Overload
 from proxy.overload.resources import cgroup_memory_limit, descriptor_limit
 from proxy.runtime.hub import Hub
 from proxy.runtime.runtime import Runtime
+from proxy.tls.handshakes import MAX_HANDSHAKES, MAX_LISTENER_HANDSHAKES, Slots
 from proxy.tls.store import SecretStore
+from proxy.tls.watch import FileWatch
 from proxy.upstream.loop_state import LoopState
 from proxy.upstream.pool import Pool
 
@@ -34,6 +36,8 @@ TICK: Final = 0.1
 """Seconds between two looks at the deadlines of exchanges."""
 _CONNECTION_TICKS: Final = 5
 """Connections, whose deadlines are long, are looked at every so many ticks."""
+_FILE_TICKS: Final = 10
+"""Files of keys and certificates likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +46,16 @@ class WorkerOptions:
     default half of the descriptors, since each may need an upstream connection.
 
     ``reuse_port``: other workers listen on the same addresses. ``overload``: ``None`` = ``default_overload``.
-    ``listener_limits``: connections at one time by listener name (``downstream_cx_overflow``).
+    ``listener_limits``: connections at one time by listener name (``downstream_cx_overflow``). ``max_handshakes`` and
+    ``max_listener_handshakes``: TLS handshakes under way at one time; more connections wait (``ssl.handshake_queued``).
     """
 
     max_connections: int | None = None
     reuse_port: bool = False
     overload: OverloadManager | None = None
     listener_limits: Mapping[str, int] = field(default_factory=dict)
+    max_handshakes: int = MAX_HANDSHAKES
+    max_listener_handshakes: int = MAX_LISTENER_HANDSHAKES
 
 
 class Worker:
@@ -66,6 +73,7 @@ class Worker:
         self.options = options or WorkerOptions()
         self._state: LoopState
         self._pool: Pool
+        self._files: FileWatch
         self._listeners: Listeners
         self._timer: asyncio.TimerHandle | None = None
         self._ticks = 0
@@ -81,6 +89,10 @@ class Worker:
         loop = asyncio.get_running_loop()
         self._idle = asyncio.Event()
         self._state = LoopState(loop, self.hub, self.secrets)
+        self._state.slots = Slots(
+            loop.time, total=self.options.max_handshakes, by_listener=self.options.max_listener_handshakes
+        )
+        self._files = FileWatch(self.secrets)
         self._pool = Pool(self._state)
         self._limit_resources()
         self._listeners = Listeners(loop, self._accept, reuse_port=self.options.reuse_port)
@@ -206,6 +218,9 @@ class Worker:
             for connection in list(state.connections):
                 connection.sweep(now)
             self._pool.sweep(now)
+            state.slots.make_room()
+        if not self._ticks % _FILE_TICKS:
+            self._files.poll()
         if self._overload.sweep(now):
             actions = self._overload.actions
             state.overload = actions if actions.concerns_requests else None

@@ -151,12 +151,15 @@ class ListenerStats:
     no_filter_chain_match: int = 0
     connections_accepted_per_socket_event: int = 0
     ssl_handshake: int = 0
+    ssl_handshake_queued: int = 0
+    ssl_handshake_evicted: int = 0
     ssl_session_reused: int = 0
     ssl_connection_error: int = 0
     ssl_no_certificate: int = 0
     ssl_fail_verify_no_cert: int = 0
     ssl_fail_verify_error: int = 0
     ssl_fail_verify_san: int = 0
+    ssl_fail_verify_cert_hash: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -274,6 +277,7 @@ class ClusterStats:
     ssl_connection_error: int = 0
     ssl_fail_verify_error: int = 0
     ssl_fail_verify_san: int = 0
+    ssl_fail_verify_cert_hash: int = 0
     rq_xx: list[int] = field(default_factory=lambda: [0] * 6)
     rq_codes: dict[int, int] = field(default_factory=dict)
     rq_time: Histogram = field(default_factory=Histogram)

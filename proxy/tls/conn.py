@@ -13,10 +13,13 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
 from proxy.tls.context import TlsContext
-from proxy.tls.errors import TruncatedError
+from proxy.tls.errors import FloodError, HandshakeError, TruncatedError
+from proxy.tls.handshakes import MAX_HANDSHAKE_BYTES, Budget
 
 READ_SIZE: Final = 64 * 1024
 """Larger reads make the allocator map and unmap memory for each."""
+MAX_BARREN_BYTES: Final = 64 * 1024
+"""What a peer may send without any application data in it: tickets, alerts, key updates, pieces of a record."""
 _RECORD: Final = 16 * 1024
 
 
@@ -64,17 +67,22 @@ class TlsConn(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_app",
+        "_barren",
+        "_budget",
         "_buffers",
         "_closing",
+        "_deferred",
         "_incoming",
         "_lost",
         "_on_failed",
         "_on_secured",
         "_outgoing",
         "_pending_eof",
+        "_server_side",
         "_session_key",
         "context",
         "raw",
+        "server_name",
         "tls",
     )
 
@@ -82,15 +90,22 @@ class TlsConn(asyncio.BufferedProtocol):
         self,
         context: TlsContext,
         buffers: Buffers,
+        budget: Budget,
         *,
         server_side: bool,
         on_secured: Callable[[TlsConn], Application],
         on_failed: Callable[[Exception], None],
         session_key: str = "",
+        server_name: str = "",
     ) -> None:
-        """``session_key`` (clients): under which name sessions are kept and resumed, "" = not at all."""
+        """``session_key`` (clients): under which name sessions are kept and resumed, "" = not at all. ``server_name``
+        (clients): the SNI, if it is not the context's.
+        """
         self.context = context
+        self.server_name = "" if server_side else server_name or context.sni or ""
+        self._server_side = server_side
         self._buffers = buffers
+        self._budget = budget
         self._on_secured = on_secured
         self._on_failed = on_failed
         self._session_key = session_key
@@ -100,19 +115,22 @@ class TlsConn(asyncio.BufferedProtocol):
             self._incoming,
             self._outgoing,
             server_side,
-            None if server_side else context.sni,
+            self.server_name or None,
             session=context.resumable(session_key) if session_key else None,
         )
         self._app: Application | None = None
         self._closing = False
         self._lost = False
         self._pending_eof = False
+        self._deferred = False
+        self._barren = 0
 
     # Towards the loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.raw = cast(asyncio.Transport, transport)
-        self._handshake()
+        if not self._server_side:
+            self._shake()
 
     def feed(self, data: bytes) -> None:
         """Bytes that were read before this took the connection over."""
@@ -139,6 +157,7 @@ class TlsConn(asyncio.BufferedProtocol):
         if self._lost:
             return
         self._lost = self._closing = True
+        self._forget_session()
         app = self._app
         if app is None:
             self._on_failed(
@@ -160,7 +179,11 @@ class TlsConn(asyncio.BufferedProtocol):
     def write(self, data: bytes) -> None:
         if self._closing:
             return
-        self.tls.write(data)
+        try:
+            self.tls.write(data)
+        except ssl.SSLError as error:
+            self._fail(error)
+            return
         self.raw.write(self._outgoing.read())
 
     def write_eof(self) -> None:
@@ -203,6 +226,22 @@ class TlsConn(asyncio.BufferedProtocol):
 
     # The engine.
 
+    def _shake(self) -> None:
+        """Go on with the handshake, in this turn of the loop or in a later one; until then nothing more is read."""
+        if not self._deferred and not self._budget.run(self._step):
+            self._deferred = True
+            self.raw.pause_reading()
+
+    def _step(self) -> None:
+        if self._lost or self._closing:
+            return
+        if self._deferred:
+            self._deferred = False
+            self.raw.resume_reading()
+        if self._handshake() and self._incoming.pending:
+            self._read_records(0)
+            self._flush()
+
     def _handshake(self) -> bool:
         """Go on with the handshake; whether it is complete."""
         try:
@@ -220,6 +259,7 @@ class TlsConn(asyncio.BufferedProtocol):
         except Exception as error:  # noqa: BLE001 - whatever the reason: no verdict, no connection
             self._fail(error)
             return False
+        self._barren = 0
         self._app = app
         app.connection_made(self)
         return True
@@ -227,15 +267,20 @@ class TlsConn(asyncio.BufferedProtocol):
     def _received(self, size: int) -> None:
         if self._closing:
             return
-        if self._app is None and not (self._handshake() and self._incoming.pending):
+        if self._app is None:
+            self._barren += size
+            if self._barren > MAX_HANDSHAKE_BYTES:
+                self._fail(HandshakeError(f"more than {MAX_HANDSHAKE_BYTES} bytes without a handshake"))
+            else:
+                self._shake()
             return
         if size <= _RECORD:
-            self._read_records()
+            self._read_records(size)
         else:
-            self._read_bulk()
+            self._read_bulk(size)
         self._flush()
 
-    def _read_records(self) -> None:
+    def _read_records(self, size: int) -> None:
         """One upcall for each record: mostly there is one, and no exception is raised for it."""
         app = self._app
         assert app is not None
@@ -249,17 +294,28 @@ class TlsConn(asyncio.BufferedProtocol):
                     return
                 if self._session_key:
                     self._keep_session()
+                size = 0
                 app.data_received(data)
                 if not incoming.pending and not tls.pending():
+                    self._barren = 0
                     return
         except ssl.SSLWantReadError:
-            return
+            if size:
+                self._nothing_in(size)
+            else:
+                self._barren = 0
         except ssl.SSLZeroReturnError:
             self._ended()
         except ssl.SSLError as error:
             self._fail(error)
 
-    def _read_bulk(self) -> None:
+    def _nothing_in(self, size: int) -> None:
+        """OpenSSL takes any number of key updates and the like, and answers them."""
+        self._barren += size
+        if self._barren > MAX_BARREN_BYTES:
+            self._fail(FloodError(f"{self._barren} bytes of TLS records without any data"))
+
+    def _read_bulk(self, received: int) -> None:
         """Gather all records of this read for a single upcall."""
         app = self._app
         assert app is not None
@@ -285,22 +341,31 @@ class TlsConn(asyncio.BufferedProtocol):
         except ssl.SSLError as error:
             failure = error
         if size:
+            self._barren = 0
             if self._session_key:
                 self._keep_session()
             app.data_received(bytes(plain[:size]))
+        elif failure is None and not ended:
+            self._nothing_in(received)
         if failure is not None:
             self._fail(failure)
         elif ended:
             self._ended()
         elif incoming.pending or tls.pending():
-            self._read_records()
+            self._read_records(0)
 
     def _keep_session(self) -> None:
         """TLS 1.3 sends its tickets after the handshake; by the first data they are here."""
-        session = self.tls.session
-        if session is not None and session.has_ticket:
-            self.context.remember(self._session_key, session)
+        if self.context.max_sessions:
+            session = self.tls.session
+            if session is not None and session.has_ticket:
+                self.context.remember(self._session_key, session)
         self._session_key = ""
+
+    def _forget_session(self) -> None:
+        """The connection ended before the server said anything: perhaps because of what was to be resumed."""
+        if self._session_key:
+            self.context.sessions.pop(self._session_key, None)
 
     def _ended(self) -> None:
         """The peer's ``close_notify``."""
@@ -328,6 +393,7 @@ class TlsConn(asyncio.BufferedProtocol):
         if self._lost:
             return
         self._lost = self._closing = True
+        self._forget_session()
         if self._app is None:
             self.raw.close()
             self._on_failed(error)

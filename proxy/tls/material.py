@@ -27,6 +27,8 @@ ROOTS: Final = "ROOTCA"
 """The secret that is the mesh's trust bundle; until ADS brings it, the bundle that came with the identity serves."""
 MAX_FILE: Final = 4 * 1024 * 1024
 
+_NO_FILES: Final[Mapping[str, bytes]] = {}
+
 ParseSecret = Callable[[bytes, str], Secret]
 """The secret of a name from the content of a file. Raises ``ValueError``."""
 
@@ -49,7 +51,7 @@ class Materials:
     ``files`` has the content of every file that was asked for, as it was when it was first asked for.
     """
 
-    __slots__ = ("_bundle", "_identity", "_parse", "files", "secrets")
+    __slots__ = ("_bundle", "_identity", "_known", "_parse", "files", "secrets")
 
     def __init__(
         self,
@@ -58,18 +60,22 @@ class Materials:
         identity: bytes | None,
         bundle: bytes | None,
         parse: ParseSecret,
+        known: Mapping[str, bytes] = _NO_FILES,
     ) -> None:
+        """``known``: content of files that is not to be read anew, should one of them be asked for."""
         self.secrets = secrets
         self.files = files
         self._identity = identity
         self._bundle = bundle
         self._parse = parse
+        self._known = known
 
     def with_secrets(self, secrets: Mapping[str, Secret]) -> Materials:
-        return Materials(dict(secrets), dict(self.files), self._identity, self._bundle, self._parse)
+        """Files count from now on if they are asked for, with the content that is known here."""
+        return Materials(dict(secrets), {}, self._identity, self._bundle, self._parse, self.files)
 
     def with_identity(self, identity: bytes, bundle: bytes) -> Materials:
-        return Materials(self.secrets, dict(self.files), identity, bundle, self._parse)
+        return Materials(self.secrets, self.files, identity, bundle, self._parse, self._known)
 
     def with_files(self, files: dict[str, bytes]) -> Materials:
         return Materials(self.secrets, files, self._identity, self._bundle, self._parse)
@@ -115,7 +121,8 @@ class Materials:
     def _file(self, path: str) -> bytes:
         found = self.files.get(path)
         if found is None:
-            found = self.files[path] = read_file(path)
+            found = self._known.get(path)
+            self.files[path] = found = read_file(path) if found is None else found
         return found
 
     def _secret(self, reference: SecretRef) -> Secret | None:

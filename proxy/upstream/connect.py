@@ -89,7 +89,9 @@ async def _secure(
     done: asyncio.Future[None] = state.loop.create_future()
 
     def secured(conn: TlsConn) -> Application:
-        peer, principal = conn.context.judge(conn.tls)
+        peer, principal = conn.context.judge(
+            conn.tls, conn.server_name if tls.auto_sni_san_validation else ""
+        )
         app.principal = principal or (peer.dns[0] if peer is not None and peer.dns else "")
         stats.ssl_handshake += 1
         if conn.tls.session_reused:
@@ -110,10 +112,12 @@ async def _secure(
     conn = TlsConn(
         context,
         state.buffers,
+        state.handshakes,
         server_side=False,
         on_secured=secured,
         on_failed=failed,
         session_key=host.label,
+        server_name=host.hostname if tls.auto_host_sni else "",
     )
     try:
         await state.loop.create_connection(lambda: conn, sock=sock)
@@ -121,13 +125,16 @@ async def _secure(
     except PeerRefusedError as error:
         if error.kind == "san":
             stats.ssl_fail_verify_san += 1
+        elif error.kind == "cert_hash":
+            stats.ssl_fail_verify_cert_hash += 1
         else:
             stats.ssl_fail_verify_error += 1
         raise ConnectError("remote_connection_failure", f"TLS_error: {error}") from error
     except (OSError, ssl.SSLError) as error:
         if isinstance(error, ssl.SSLCertVerificationError):
             stats.ssl_fail_verify_error += 1
-        stats.ssl_connection_error += 1
+        else:
+            stats.ssl_connection_error += 1
         raise ConnectError("remote_connection_failure", f"TLS_error: {error}") from error
     except asyncio.CancelledError:
         conn.abort()

@@ -10,6 +10,7 @@ from proxy.overload.actions import OverloadActions
 from proxy.runtime.hub import Hub
 from proxy.runtime.runtime import HttpRuntime
 from proxy.tls.conn import Buffers
+from proxy.tls.handshakes import Budget, Slots
 from proxy.tls.store import SecretStore
 
 E = TypeVar("E")
@@ -46,6 +47,7 @@ class LoopState:
         "date",
         "draining",
         "exchanges",
+        "handshakes",
         "hub",
         "inspecting",
         "last_id",
@@ -54,6 +56,7 @@ class LoopState:
         "overload",
         "secrets",
         "shortened",
+        "slots",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, hub: Hub, secrets: SecretStore) -> None:
@@ -61,6 +64,8 @@ class LoopState:
         self.hub = hub
         self.secrets = secrets
         self.buffers = Buffers()
+        self.handshakes = Budget(loop.call_soon, loop.time)
+        self.slots = Slots(loop.time)
         self.connections: set[Registered] = set()
         self.exchanges: set[Swept] = set()
         self.inspecting: set[Swept] = set()
