@@ -1,4 +1,4 @@
-"""Bootstrap files in Envoy's format that both proxies read: an outbound and an inbound sidecar, and a backend.
+"""Bootstrap files in Envoy's format, which Tulle and Envoy both read: sidecars, a TCP relay, and a backend.
 
 Features on: mutual TLS between the sidecars, JSON access log to a file, statistics, request ids, retries,
 RBAC on the caller's SPIFFE ID, ``x-forwarded-client-cert``.
@@ -6,6 +6,7 @@ RBAC on the caller's SPIFFE ID, ``x-forwarded-client-cert``.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 RBAC = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
 FILE_LOG = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
 TCP_PROXY = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+HTTP_OPTIONS = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 UPSTREAM_TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 DOWNSTREAM_TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 
 CLIENT_ID = "spiffe://mesh.local/ns/default/sa/client"
 SERVER_ID = "spiffe://mesh.local/ns/default/sa/server"
 
-LOG_FIELDS = {
+LOG_FIELDS: Json = {
     "start_time": "%START_TIME%",
     "method": "%REQ(:METHOD)%",
     "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
@@ -44,14 +46,25 @@ LOG_FIELDS = {
     "route_name": "%ROUTE_NAME%",
 }
 
+TCP_LOG_FIELDS: Json = {
+    "start_time": "%START_TIME%",
+    "duration": "%DURATION%",
+    "response_flags": "%RESPONSE_FLAGS%",
+    "bytes_received": "%BYTES_RECEIVED%",
+    "bytes_sent": "%BYTES_SENT%",
+    "upstream_host": "%UPSTREAM_HOST%",
+    "upstream_cluster": "%UPSTREAM_CLUSTER%",
+    "downstream_remote_address": "%DOWNSTREAM_REMOTE_ADDRESS%",
+}
+
 
 def address(port: int) -> Json:
     """A loopback address."""
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-def cluster(name: str, port: int, transport_socket: Json | None = None) -> Json:
-    """A static cluster of one endpoint."""
+def cluster(name: str, port: int, transport_socket: Json | None = None, *, pooled: bool = True) -> Json:
+    """A static cluster of one endpoint; without ``pooled`` each request gets a connection of its own."""
     made: Json = {
         "name": name,
         "type": "STATIC",
@@ -64,6 +77,14 @@ def cluster(name: str, port: int, transport_socket: Json | None = None) -> Json:
     }
     if transport_socket is not None:
         made["transport_socket"] = transport_socket
+    if not pooled:
+        made["typed_extension_protocol_options"] = {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": HTTP_OPTIONS,
+                "explicit_http_config": {"http_protocol_options": {}},
+                "common_http_protocol_options": {"max_requests_per_connection": 1},
+            }
+        }
     return made
 
 
@@ -93,6 +114,12 @@ def tls(kind: str, directory: Path, who: str, peer: str, extra: Json) -> Json:
             **extra,
         },
     }
+
+
+def file_log(path: Path, fields: Json) -> list[Json]:
+    """An access log of JSON lines in a file."""
+    config = {"@type": FILE_LOG, "path": str(path), "log_format": {"json_format": fields}}
+    return [{"name": "envoy.access_loggers.file", "typed_config": config}]
 
 
 def http_listener(
@@ -136,16 +163,7 @@ def http_listener(
             "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}],
         },
         "http_filters": filters,
-        "access_log": [
-            {
-                "name": "envoy.access_loggers.file",
-                "typed_config": {
-                    "@type": FILE_LOG,
-                    "path": str(log),
-                    "log_format": {"json_format": LOG_FIELDS},
-                },
-            }
-        ],
+        "access_log": file_log(log, LOG_FIELDS),
         "normalize_path": True,
         **hcm,
     }
@@ -165,13 +183,15 @@ def bootstrap(admin_port: int, listeners: list[Json], clusters: list[Json]) -> J
     }
 
 
-def outbound(directory: Path, log: Path, port: int, upstream: int, admin: int) -> Json:
+def outbound(
+    directory: Path, log: Path, port: int, upstream: int, admin: int, *, pooled: bool = True
+) -> Json:
     """The caller's sidecar: plain HTTP in, mutual TLS out."""
     transport = tls(UPSTREAM_TLS, directory, "client", SERVER_ID, {})
     return bootstrap(
         admin,
         [http_listener("outbound", port, "server", log, rbac=False)],
-        [cluster("server", upstream, transport)],
+        [cluster("server", upstream, transport, pooled=pooled)],
     )
 
 
@@ -198,6 +218,19 @@ def plain(directory: Path, log: Path, port: int, upstream: int, admin: int) -> J
     )
 
 
+def relay(log: Path, port: int, upstream: int, admin: int) -> Json:
+    """A plain TCP relay."""
+    manager = {
+        "@type": TCP_PROXY,
+        "stat_prefix": "relay",
+        "cluster": "app",
+        "access_log": file_log(log, TCP_LOG_FIELDS),
+    }
+    chain = {"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": manager}]}
+    listener = {"name": "relay", "address": address(port), "filter_chains": [chain]}
+    return bootstrap(admin, [listener], [cluster("app", upstream)])
+
+
 def backend(port: int, admin: int, body: int) -> Json:
     """An Envoy that answers everything by itself: the fastest app there is here. Its CPU is not counted."""
     route = {
@@ -212,3 +245,8 @@ def backend(port: int, admin: int, body: int) -> Json:
     }
     chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
     return bootstrap(admin, [{"name": "backend", "address": address(port), "filter_chains": [chain]}], [])
+
+
+def as_json(config: Json) -> str:
+    """As Envoy and Tulle read it."""
+    return json.dumps(config)

@@ -1,4 +1,7 @@
-"""A throw-away CA and two workload certificates, made with the mesh's own templates."""
+"""A throw-away CA and two workloads' X.509-SVIDs.
+
+Beside the SPIFFE ID each has a common name and a DNS name, for the kinds of proxy that read nothing else.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from bench.configs import CLIENT_ID, SERVER_ID
 
 
 def write(directory: Path) -> None:
-    """Write ``ca.crt``, ``client.crt/.key`` and ``server.crt/.key`` (PEM, ECDSA P-256) to ``directory``."""
+    """Write ``ca.crt``, ``client.crt/.key/.pem`` and ``server.crt/.key/.pem`` (ECDSA P-256; ``.pem`` has both)."""
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "bench")])
     now = datetime.datetime.now(datetime.UTC)
@@ -52,27 +55,37 @@ def write(directory: Path) -> None:
     for who, uri in (("client", CLIENT_ID), ("server", SERVER_ID)):
         key = ec.generate_private_key(ec.SECP256R1())
         leaf = certificate(
-            x509.Name([]),
+            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, who)]),
             key.public_key(),
             [
                 (x509.BasicConstraints(ca=False, path_length=None), True),
                 (_usage(sign_certificates=False), True),
                 (
-                    x509.ExtendedKeyUsage(
-                        [x509.ExtendedKeyUsageOID.SERVER_AUTH, x509.ExtendedKeyUsageOID.CLIENT_AUTH]
+                    x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+                    False,
+                ),
+                (
+                    x509.SubjectAlternativeName(
+                        [x509.UniformResourceIdentifier(uri), x509.DNSName(dns(who))]
                     ),
                     False,
                 ),
-                (x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), True),
             ],
         )
-        (directory / f"{who}.crt").write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
+        certificate_pem = leaf.public_bytes(serialization.Encoding.PEM)
+        (directory / f"{who}.crt").write_bytes(certificate_pem)
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        path = directory / f"{who}.key"
-        path.touch(mode=0o600)
-        path.write_bytes(pem)
+        for name, content in ((f"{who}.key", pem), (f"{who}.pem", certificate_pem + pem)):
+            path = directory / name
+            path.touch(mode=0o600)
+            path.write_bytes(content)
+
+
+def dns(who: str) -> str:
+    """The DNS name in a workload's certificate."""
+    return f"{who}.mesh.local"
 
 
 def _usage(*, sign_certificates: bool) -> x509.KeyUsage:

@@ -1,19 +1,14 @@
-"""Starting proxies and reading what they cost from ``/proc``."""
+"""Start a process on given CPUs, wait for its port, and read from ``/proc`` what it and its children cost."""
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
-import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-
-from bench.configs import Json
-
-TICK = os.sysconf("SC_CLK_TCK")
-BIN = Path(sys.executable).parent
 
 
 def free_ports(count: int) -> list[int]:
@@ -28,61 +23,105 @@ def free_ports(count: int) -> list[int]:
             sock.close()
 
 
-class Proxy:
-    """A running proxy of kind ``tulle`` or ``envoy``."""
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes: resident, of nobody else, and shared pages in proportion (``smaps_rollup``), of all processes."""
 
-    def __init__(self, kind: str, config: Json, directory: Path, name: str) -> None:
-        path = directory / f"{kind}-{name}.json"
-        path.write_text(json.dumps(config))
-        if kind == "tulle":
-            argv = [str(BIN / "tulle"), "proxy", "-c", str(path)]
-        else:
-            argv = [str(BIN / "envoy"), "-c", str(path), "--concurrency", "1", "--log-level", "error"]
-            argv += ["--disable-hot-restart"]
-        self.log = (directory / f"{kind}-{name}.log").open("wb")
+    rss: int
+    private: int
+    pss: int
+
+
+class Process:
+    """One running program; ``started`` is the monotonic time of its exec."""
+
+    def __init__(self, argv: list[str], cpus: frozenset[int], output: Path, log: Path | None = None) -> None:
+        """``log``: where its standard output goes, if not to ``output`` like its standard error."""
+        self.output = output
+        self._files = [path.open("ab") for path in (log or output, output)]
+        self._name = Path(argv[0]).name
         self.started = time.monotonic()
-        self.popen = subprocess.Popen(argv, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL)
-        self.kind = kind
-        self.name = name
+        self._popen = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=self._files[0],
+            stderr=self._files[1],
+            preexec_fn=lambda: os.sched_setaffinity(0, cpus),
+        )
 
     @property
     def pid(self) -> int:
-        return self.popen.pid
+        return self._popen.pid
 
-    def wait_listening(self, port: int, timeout: float = 15.0) -> float:
-        """Wait for the port to accept; seconds since exec. Raises RuntimeError."""
+    def wait_listening(self, port: int, timeout: float = 30.0) -> None:
+        """Wait for the port to accept. Raises ``RuntimeError`` with what the program printed."""
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()
-                return time.monotonic() - self.started
+                return
             except OSError:
-                if self.popen.poll() is not None or time.monotonic() - self.started > timeout:
-                    raise RuntimeError(
-                        f"{self.kind} {self.name} does not listen; see {self.log.name}"
-                    ) from None
+                self.check()
+                if time.monotonic() - self.started > timeout:
+                    raise RuntimeError(f"{self._name} does not listen\n{self.printed()}") from None
                 time.sleep(0.001)
 
-    def cpu(self) -> float:
-        """User and system time of the process so far, seconds."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICK
+    def check(self) -> None:
+        """Raise ``RuntimeError`` if it has ended."""
+        if self._popen.poll() is not None:
+            raise RuntimeError(f"{self._name} ended with {self._popen.returncode}\n{self.printed()}")
 
-    def memory(self) -> tuple[float, float]:
-        """RSS and private memory, MB."""
-        rss = private = 0
-        for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Rss:"):
-                rss = int(line.split()[1])
-            elif line.startswith("Private_"):
-                private += int(line.split()[1])
-        return rss / 1024, private / 1024
+    def printed(self) -> str:
+        """The end of what it wrote to standard error."""
+        return self.output.read_text(errors="replace")[-2000:]
+
+    def cpu(self) -> float:
+        """Seconds of CPU so far, of it and its children that live."""
+        self.check()
+        return sum(cpu_of(pid) for pid in tree(self.pid))
+
+    def memory(self) -> Memory:
+        """Of it and its children."""
+        self.check()
+        sizes = [memory_of(Path(f"/proc/{pid}/smaps_rollup").read_text()) for pid in tree(self.pid)]
+        return Memory(sum(m.rss for m in sizes), sum(m.private for m in sizes), sum(m.pss for m in sizes))
 
     def stop(self) -> None:
         """End it."""
-        self.popen.terminate()
+        self._popen.terminate()
         try:
-            self.popen.wait(10)
+            self._popen.wait(10)
         except subprocess.TimeoutExpired:
-            self.popen.kill()
-            self.popen.wait()
-        self.log.close()
+            self._popen.kill()
+            self._popen.wait()
+        for file in self._files:
+            file.close()
+
+
+def tree(pid: int) -> Iterator[int]:
+    """A process and its descendants."""
+    yield pid
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield from tree(int(child))
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of one process: nanoseconds of each thread's scheduler account, where the kernel keeps one."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            total += int((task / "schedstat").read_text().split()[0])
+        except FileNotFoundError:
+            # No such account in this kernel (or the thread has just ended): ticks of 10 ms.
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total / 1e9
+
+
+def memory_of(smaps_rollup: str) -> Memory:
+    """The sums of a ``smaps_rollup`` file."""
+    sizes: dict[str, int] = {}
+    for line in smaps_rollup.splitlines()[1:]:
+        name, value, *_ = line.split()
+        sizes[name.rstrip(":")] = int(value) * 1024
+    return Memory(sizes["Rss"], sizes["Private_Clean"] + sizes["Private_Dirty"], sizes["Pss"])

@@ -15,7 +15,12 @@ def test_plays_exchanges_with_everything_on(case: str, tmp_path: Path) -> None:
     stage = micro.Stage(case, tmp_path)
     try:
         first, second = (
-            {name: count for name, count in stage.batch(micro.called).items() if count >= micro.BATCH}
+            {
+                # What is done once a second may come in between.
+                name: count // micro.BATCH
+                for name, count in stage.batch(micro.called).items()
+                if count >= micro.BATCH
+            }
             for _ in range(2)
         )
     finally:

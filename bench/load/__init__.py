@@ -1,0 +1,1 @@
+"""What loads the proxies and stands behind them. None of it is measured."""
