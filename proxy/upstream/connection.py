@@ -219,8 +219,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def _read_head(self, receiver: Receiver, data: bytes, seen: int) -> None:
         at = 0
+        config = self.cluster.config
+        max_bytes = config.max_response_headers_kb * 1024
+        max_fields = config.max_headers_count
         while True:
-            head = scan_response(data, at, seen=seen)
+            head = scan_response(data, at, seen=seen, max_bytes=max_bytes, max_fields=max_fields)
             if head is None:
                 self._buffer = data[at:] if at else data
                 return

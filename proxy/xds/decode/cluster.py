@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from envoy.extensions.network.dns_resolver.cares.v3 import cares_dns_resolver_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
@@ -63,7 +63,9 @@ _EDS = known("eds_config", "service_name")
 _BREAKERS = known("thresholds")
 _THRESHOLDS = known("priority", "max_connections", "max_pending_requests", "max_requests", "max_retries")
 _PROTOCOL_OPTIONS = known("common_http_protocol_options", "explicit_http_config")
-_COMMON_PROTOCOL = known("idle_timeout", "max_requests_per_connection")
+_COMMON_PROTOCOL = known(
+    "idle_timeout", "max_requests_per_connection", "max_response_headers_kb", "max_headers_count"
+)
 _EXPLICIT = known("http_protocol_options", "http2_protocol_options")
 _COMMON_LB = known("healthy_panic_threshold")
 _PERCENT = known("value")
@@ -108,7 +110,7 @@ def cluster(message: Any) -> Cluster:
     forbid(timeout <= 0, f"{path}.connect_timeout", "must be above 0")
     refresh = duration(message, path, "dns_refresh_rate", 5.0)
     forbid(refresh <= 0.001, f"{path}.dns_refresh_rate", "must be above 1 ms")
-    idle, per_connection, http2 = _protocol_options(message, path)
+    protocol = _protocol_options(message, path)
     bind = BindConfig()
     if message.HasField("upstream_bind_config"):
         bind = address.bind_config(message.upstream_bind_config, f"{path}.upstream_bind_config")
@@ -136,9 +138,11 @@ def cluster(message: Any) -> Cluster:
         bind_config=bind,
         circuit_breakers=_circuit_breakers(message, path),
         choice_count=_choice_count(message, path),
-        idle_timeout=idle,
-        max_requests_per_connection=per_connection,
-        http2=http2,
+        idle_timeout=protocol.idle_timeout,
+        max_requests_per_connection=protocol.max_requests_per_connection,
+        max_response_headers_kb=protocol.max_response_headers_kb,
+        max_headers_count=protocol.max_headers_count,
+        http2=protocol.http2,
         per_connection_buffer_limit_bytes=wrapped(message, "per_connection_buffer_limit_bytes", 1024 * 1024),
         alt_stat_name=message.alt_stat_name,
         panic_threshold=_panic_threshold(message, path),
@@ -190,14 +194,23 @@ def _circuit_breakers(message: Any, path: str) -> CircuitBreakers:
     )
 
 
-def _protocol_options(message: Any, path: str) -> tuple[float, int, bool]:
-    """Idle timeout in seconds, requests per connection (0 = any number), whether HTTP/2 is spoken."""
+class _Protocol(NamedTuple):
+    """``HttpProtocolOptions``. Idle timeout in seconds; requests per connection, 0 = any number."""
+
+    idle_timeout: float = 3600.0
+    max_requests_per_connection: int = 0
+    max_response_headers_kb: int = 60
+    max_headers_count: int = 100
+    http2: bool = False
+
+
+def _protocol_options(message: Any, path: str) -> _Protocol:
     requests: int = wrapped(message, "max_requests_per_connection", 0)
     path = f"{path}.typed_extension_protocol_options"
     for key in message.typed_extension_protocol_options:
         forbid(key != _HTTP_OPTIONS, f"{path}[{key}]", UNSUPPORTED)
     if _HTTP_OPTIONS not in message.typed_extension_protocol_options:
-        return 3600.0, requests, False
+        return _Protocol(max_requests_per_connection=requests)
     path = f"{path}[{_HTTP_OPTIONS}]"
     options = unpack(
         message.typed_extension_protocol_options[_HTTP_OPTIONS],
@@ -218,9 +231,17 @@ def _protocol_options(message: Any, path: str) -> tuple[float, int, bool]:
             f"{path}.explicit_http_config", "set http_protocol_options or http2_protocol_options"
         )
     check(getattr(explicit, kind), f"{path}.explicit_http_config.{kind}", _EMPTY)
-    return (
+    headers_kb = wrapped(common, "max_response_headers_kb", 60)
+    forbid(
+        not 1 <= headers_kb <= 8192, f"{at}.max_response_headers_kb", f"{headers_kb} is not from 1 to 8192"
+    )
+    headers_count = wrapped(common, "max_headers_count", 100)
+    forbid(headers_count < 1, f"{at}.max_headers_count", "must be at least 1")
+    return _Protocol(
         duration(common, at, "idle_timeout", 3600.0),
         wrapped(common, "max_requests_per_connection", requests),
+        headers_kb,
+        headers_count,
         kind == "http2_protocol_options",
     )
 

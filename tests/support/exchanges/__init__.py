@@ -1,0 +1,1 @@
+"""Tables of raw exchanges, by subject; ``differences`` names those of which the outcome differs on purpose."""

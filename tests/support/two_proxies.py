@@ -1,0 +1,187 @@
+"""A real Envoy and Tulle's sidecar with the same bootstrap, each before backends of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ENVOY = Path(sys.executable).with_name("envoy")
+ROOT = Path(__file__).parent.parent.parent
+START = 60.0
+"""Seconds within which a proxy must be up; never how long it takes."""
+
+_V3 = "type.googleapis.com/envoy.extensions"
+_LOOPBACK = "127.0.0.1"
+LOG_FORMAT = {
+    "peer": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "code": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "protocol": "%PROTOCOL%",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """One configuration that cases are played against. ``manager`` goes into the connection manager, ``route`` into
+    the route action, ``cluster`` into the cluster."""
+
+    manager: Mapping[str, Any] = field(default_factory=dict)
+    route: Mapping[str, Any] = field(default_factory=dict)
+    cluster: Mapping[str, Any] = field(default_factory=dict)
+
+
+def cluster_http(**options: Any) -> dict[str, Any]:
+    """The ``HttpProtocolOptions`` of a cluster that speaks HTTP/1.1."""
+    explicit = options.pop("http_protocol_options", {})
+    kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    value = {
+        "@type": f"type.googleapis.com/{kind}",
+        "explicit_http_config": {"http_protocol_options": explicit},
+        **options,
+    }
+    return {"typed_extension_protocol_options": {kind: value}}
+
+
+def document(options: Mapping[str, Options], backends: list[int], log: Path) -> dict[str, Any]:
+    """A listener and a cluster for each configuration and each backend (the ``lane``): ``<name>-<lane>``."""
+    listeners = []
+    clusters = []
+    for name, option in options.items():
+        for lane, port in enumerate(backends):
+            listeners.append(_listener(f"{name}-{lane}", option, log))
+            clusters.append(_cluster(f"{name}-{lane}", port, option))
+    return {
+        "admin": {"address": _address(0)},
+        "static_resources": {"listeners": listeners, "clusters": clusters},
+    }
+
+
+def _address(port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": _LOOPBACK, "port_value": port}}
+
+
+def _listener(name: str, option: Options, log: Path) -> dict[str, Any]:
+    manager = {
+        "@type": f"{_V3}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": name.rpartition("-")[0],
+        "route_config": {
+            "name": name,
+            "virtual_hosts": [
+                {
+                    "name": "all",
+                    "domains": ["*"],
+                    "routes": [
+                        {
+                            "match": {"path": "/direct"},
+                            "direct_response": {"status": 200, "body": {"inline_string": "direct"}},
+                        },
+                        {"match": {"prefix": "/"}, "route": {"cluster": name, **option.route}},
+                    ],
+                }
+            ],
+        },
+        "http_filters": [
+            {"name": "router", "typed_config": {"@type": f"{_V3}.filters.http.router.v3.Router"}}
+        ],
+        "access_log": [
+            {
+                "name": "file",
+                "typed_config": {
+                    "@type": f"{_V3}.access_loggers.file.v3.FileAccessLog",
+                    "path": str(log),
+                    "log_format": {"json_format": LOG_FORMAT},
+                },
+            }
+        ],
+        **option.manager,
+    }
+    chain = {"filters": [{"name": "http", "typed_config": manager}]}
+    return {"name": name, "address": _address(0), "filter_chains": [chain]}
+
+
+def _cluster(name: str, port: int, option: Options) -> dict[str, Any]:
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": _address(port)}}]}]
+    return {
+        "name": name,
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": name, "endpoints": endpoints},
+        **option.cluster,
+    }
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A running proxy: the port of each listener, its access log."""
+
+    name: str
+    ports: Mapping[str, int]
+    log: Path
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The access log so far."""
+        if not self.log.exists():
+            return []
+        return [json.loads(line) for line in self.log.read_text().split("\n")[:-1]]
+
+
+@contextmanager
+def envoy(directory: Path, options: Mapping[str, Options], backends: list[int]) -> Iterator[Proxy]:
+    log = directory / "envoy.access"
+    text = document(options, backends, log)
+    (directory / "envoy.json").write_text(json.dumps(text))
+    admin = directory / "envoy.admin"
+    command = [
+        str(ENVOY), "-c", str(directory / "envoy.json"), "--admin-address-path", str(admin), "--concurrency", "1",
+        "--disable-hot-restart", "--drain-time-s", "1", "--drain-strategy", "immediate",
+        "--file-flush-interval-msec", "50", "--log-level", "error",
+    ]  # fmt: skip
+    with _running(command, directory / "envoy.log") as process:
+        wanted = len(text["static_resources"]["listeners"])
+        yield Proxy("envoy", _envoy_ports(process, admin, directory / "envoy.log", wanted), log)
+
+
+@contextmanager
+def tulle(directory: Path, options: Mapping[str, Options], backends: list[int]) -> Iterator[Proxy]:
+    log = directory / "tulle.access"
+    (directory / "tulle.json").write_text(json.dumps(document(options, backends, log)))
+    command = [sys.executable, "-m", "tests.support.static_sidecar", str(directory / "tulle.json")]
+    with _running(command, directory / "tulle.log", stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, (directory / "tulle.log").read_text()
+        yield Proxy("tulle", json.loads(line), log)
+
+
+@contextmanager
+def _running(command: list[str], log: Path, stdout: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=stdout or output, stderr=output, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(START)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _envoy_ports(process: subprocess.Popen[bytes], admin: Path, log: Path, wanted: int) -> dict[str, int]:
+    deadline = time.monotonic() + START
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        if admin.exists() and (address := admin.read_text()):
+            with urllib.request.urlopen(f"http://{address}/listeners?format=json", timeout=START) as answer:
+                found = json.load(answer).get("listener_statuses", [])
+            if len(found) == wanted:
+                return {item["name"]: item["local_address"]["socket_address"]["port_value"] for item in found}
+        time.sleep(0.05)  # polls another process
+    raise AssertionError("Envoy did not start in time: " + log.read_text())
