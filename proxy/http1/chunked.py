@@ -12,15 +12,16 @@ from typing import Final
 
 from proxy.http1.errors import ProtocolError
 
-MAX_SIZE_LINE: Final = 4096
-"""Bytes of a chunk's size line, extensions and CRLF included."""
-MAX_TRAILERS: Final = 8192
-"""Bytes of the trailer section."""
+MAX_LINE: Final = 60 * 1024
+"""Bytes of a chunk's size line, and of the whole trailer section, unless said otherwise."""
 
 _SIZE, _DATA, _END_OF_DATA, _TRAILERS, _DONE = range(5)
 
 _match_size = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*+;[\t\x20-\x7e\x80-\xff]*+)?\r\n").fullmatch
+# The first 18 bytes of a line that has not ended yet.
+_match_size_start = re.compile(rb"[0-9A-Fa-f]{1,16}(?:\Z|[ \t;]|\r\Z)").match
 _match_trailer = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[\t\x20-\x7e\x80-\xff]*+\r\n").fullmatch
+_find_control = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
 
 _FORBIDDEN_TRAILERS = frozenset(
     (
@@ -37,15 +38,17 @@ class ChunkedBody:
     """One chunked body on its way through.
 
     ``done`` turns true with the last byte of the trailer section. ``payload`` counts the body's bytes without framing.
-    With ``decode`` the framing (and the trailers) is left out of what ``feed`` returns.
+    With ``decode`` the framing (and the trailers) is left out of what ``feed`` returns. ``limit``: bytes of a chunk's
+    size line, extensions and CRLF included, and of the trailer section: what a head may have.
     """
 
-    __slots__ = ("_decode", "_left", "_line", "_state", "_trailers", "done", "payload")
+    __slots__ = ("_decode", "_left", "_limit", "_line", "_state", "_trailers", "done", "payload")
 
-    def __init__(self, *, decode: bool = False) -> None:
+    def __init__(self, *, decode: bool = False, limit: int = MAX_LINE) -> None:
         self.done = False
         self.payload = 0
         self._decode = decode
+        self._limit = limit
         self._state = _SIZE
         self._left = 0
         self._line = b""
@@ -101,21 +104,20 @@ class ChunkedBody:
 
     def _hold(self, rest: bytes) -> None:
         self._line += rest
-        limit = MAX_SIZE_LINE
         if self._state == _END_OF_DATA:
             if self._line != b"\r":
                 raise ProtocolError("a chunk does not end in CRLF")
-        elif self._state == _TRAILERS:
-            limit = MAX_TRAILERS
-        if len(self._line) > limit:
-            raise self._too_long(limit)
+        elif self._state == _SIZE and _match_size_start(self._line[:18]) is None:
+            raise ProtocolError("bad chunk size line")
+        if len(self._line) > self._limit:
+            raise self._too_long()
 
     def _take_line(self, line: bytes) -> bytes:
         """Judge one line; give what is to be passed on for it."""
         state = self._state
         if state == _SIZE:
-            if len(line) > MAX_SIZE_LINE:
-                raise self._too_long(MAX_SIZE_LINE)
+            if len(line) > self._limit:
+                raise self._too_long()
             match = _match_size(line)
             if match is None:
                 raise ProtocolError("bad chunk size line")
@@ -139,24 +141,25 @@ class ChunkedBody:
             return b"".join(self._trailers)
         match = _match_trailer(line)
         if match is None:
-            raise ProtocolError("bad trailer field")
+            bad = "http1.invalid_characters" if _find_control(line) else "http1.codec_error"
+            raise ProtocolError("bad trailer field", details=bad)
         # What is left out counts too, so that the section is bounded on the wire.
         self._left += len(line)
-        if self._left > MAX_TRAILERS:
-            raise self._too_long(MAX_TRAILERS)
+        if self._left > self._limit:
+            raise self._too_long()
         name = match[1].lower()
         if name not in _FORBIDDEN_TRAILERS and not name.startswith(_FORBIDDEN_PREFIXES):
             self._trailers.append(line)
         return b""
 
-    def _too_long(self, limit: int) -> ProtocolError:
+    def _too_long(self) -> ProtocolError:
         if self._state == _TRAILERS:
             return ProtocolError(
-                f"the trailer section is larger than {limit} bytes",
-                details="http1.trailers_too_large",
+                f"the trailer section is larger than {self._limit} bytes",
+                details="http1.headers_too_large",
                 status=431,
             )
-        return ProtocolError(f"a chunk's size line is larger than {limit} bytes")
+        return ProtocolError(f"a chunk's size line is larger than {self._limit} bytes")
 
 
 def chunk(data: bytes) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final, Protocol, TypedDict
 
 from proxy.http1.errors import ProtocolError
 from proxy.http1.fields import (
@@ -26,6 +26,12 @@ from proxy.http1.fields import (
 )
 from proxy.http1.splice import connection_options, strip_bits, strip_for
 
+
+class _Refusal(TypedDict, total=False):
+    details: str
+    status: int
+
+
 MAX_HEAD_BYTES: Final = 60 * 1024
 MAX_FIELDS: Final = 100
 
@@ -41,9 +47,19 @@ _match_status_line = re.compile(_STATUS_LINE).match
 _find_fields = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n").findall
 _match_field = re.compile(_TOKEN + rb":" + _VALUE + rb"\Z").match
 _trailing_blank = re.compile(rb"[ \t]++(?=\r\n)").sub
+# What Envoy answers with 426: a version that is none of ours, or none at all.
+_match_other_version = re.compile(
+    rb"(?!PRI )" + _TOKEN + rb" [!-~]++(?: (?:HTTP/(?!1\.[01])[0-9]\.[0-9])?)?\r\n"
+).match
 _find_illegal = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n)").search
 
 _SINGLE = frozenset((b"content-length", b"host", b"transfer-encoding"))
+_REPEATED: Final[Mapping[bytes, _Refusal]] = {
+    b"transfer-encoding": {"details": "http1.invalid_transfer_encoding", "status": 501}
+}
+
+
+_LINE_ENDS = (b"\r", b"\n")
 
 
 class _Matcher(Protocol):
@@ -228,12 +244,9 @@ def _read_fields(head: Head, fields: bytes, max_fields: int) -> None:
     length = -1
     value = names.get(b"content-length")
     if value is not None:
-        if not value.isdigit() or len(value) > 18:
-            raise ProtocolError(
-                "content-length is not a number of at most 18 digits",
-                details="http1.content_length_not_allowed",
-            )
-        length = int(value)
+        if b"transfer-encoding" not in names and (not value.isdigit() or len(value) > 18):
+            raise ProtocolError("content-length is not a number of at most 18 digits")
+        length = int(value) if value.isdigit() else 0
     value = names.get(b"transfer-encoding")
     if value is not None:
         if length >= 0:
@@ -275,7 +288,7 @@ def _join(names: dict[bytes, bytes], found: list[tuple[bytes, bytes]]) -> None:
         if before is None:
             names[name] = value
         elif name in _SINGLE:
-            raise ProtocolError(f"more than one {name.decode()} field")
+            raise ProtocolError(f"more than one {name.decode()} field", **_REPEATED.get(name, {}))
         else:
             # RFC 9110 section 5.3; RFC 6265 section 5.4 for cookies, which have a separator of their own.
             names[name] = before + (b"; " if name == b"cookie" else b", ") + value
@@ -329,13 +342,18 @@ def _refuse(
     if illegal is not None and not (illegal.end() == stop == len(data) and illegal.group() == b"\r"):
         raise ProtocolError(
             f"byte 0x{illegal.group()[0]:02x} in the head, or a line that does not end in CRLF",
-            details="http1.codec_error",
+            # As in Envoy, which looks at the characters of a head only when it has begun like one.
+            details="http1.codec_error"
+            if illegal.group() in _LINE_ENDS or illegal.start() == start
+            else "http1.invalid_characters",
         )
     line_end = data.find(b"\r\n", start)
     if line_end < 0:
         _refuse_start(data, start, first_line, what)
         return
     if line_end + 2 > seen and match_line(data, start) is None:
+        if not first_line and _match_other_version(data, start):
+            raise ProtocolError("neither HTTP/1.1 nor HTTP/1.0", details="low_version", status=426)
         raise ProtocolError(f"bad {what}")
     if end >= 0:
         for line in data[line_end + 2 : end].split(b"\r\n"):

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, Protocol
 
+from proxy.http1.errors import ProtocolError
 from proxy.http1.fields import HAS_INTERNAL, INTERNAL_PREFIXES, KNOWN, NOMINATED
 
 NEVER_NOMINATED: Final = frozenset(
@@ -20,6 +21,10 @@ NEVER_NOMINATED: Final = frozenset(
     )
 )  # fmt: skip
 """Fields that a ``connection`` option cannot make disappear: a client must not hide them from what is behind us."""
+
+MAX_NOMINATED: Final = 9
+"""Options of ``connection``, as in Envoy."""
+_REFUSED: Final = frozenset((b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))
 
 _INTERNAL_FIELD: Final = rb"(?:" + b"|".join(INTERNAL_PREFIXES) + rb")[!-9;-~]*+"
 
@@ -64,6 +69,20 @@ def strip_bits(bits: int) -> Strip:
 def connection_options(value: bytes) -> frozenset[bytes]:
     """The options of a ``connection`` field, lower case (RFC 9110 section 7.6.1)."""
     return frozenset(option.strip() for option in value.lower().split(b",") if option.strip())
+
+
+def check_nominated(value: bytes) -> None:
+    """Refuse a ``connection`` field that nominates what it never may, or too much, as Envoy does.
+
+    Raises ``ProtocolError``.
+    """
+    options = [option.strip() for option in value.lower().split(b",") if option.strip()]
+    if len(options) > MAX_NOMINATED or any(
+        option.startswith(b":") or option in _REFUSED for option in options
+    ):
+        raise ProtocolError(
+            "connection nominates what it must not", details="http1.connection_header_rejected"
+        )
 
 
 def nominated(head: _Flagged) -> frozenset[bytes]:

@@ -96,7 +96,7 @@ class Cluster:
     choice_count: int = 2
     idle_timeout: float = 3600.0
     max_requests_per_connection: int = 0
-    max_response_headers_kb: int = 60
+    max_response_headers_kb: int = 80
     max_headers_count: int = 100
     http2: bool = False
     per_connection_buffer_limit_bytes: int = 1024 * 1024

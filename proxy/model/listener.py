@@ -101,6 +101,7 @@ class HttpConnectionManager:
     delayed_close_timeout: float = 1.0
     upgrade_types: tuple[str, ...] = ()
     accept_http_10: bool = False
+    allow_custom_methods: bool = False
     suppress_envoy_headers: bool = False
 
 

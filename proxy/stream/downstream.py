@@ -340,7 +340,7 @@ class Downstream(asyncio.BufferedProtocol):
         done = True
         broken: ProtocolError | None = None
         if flags & CHUNKED:
-            chunked = ChunkedBody()
+            chunked = ChunkedBody(limit=http.max_request_headers_bytes)
             try:
                 body, end = chunked.feed(data, end)
             except ProtocolError as error:
@@ -398,11 +398,15 @@ class Downstream(asyncio.BufferedProtocol):
         """Answer bytes that are no request, log it, close."""
         self._buffer = b""
         self.keep = False
+        self._began_without_head().reply(reply)
+
+    def _began_without_head(self) -> HttpExchange:
+        """An exchange for bytes of which no head could be made."""
         exchange = HttpExchange(self, self._http, _no_head(), False)
         self._exchange = exchange
         self._http.stats.downstream_rq_total += 1
         self._http.stats.downstream_rq_active += 1
-        exchange.reply(reply)
+        return exchange
 
     def _rebind(self) -> bool:
         """Follow a configuration swap; false if this connection may not go on."""
@@ -479,6 +483,9 @@ class Downstream(asyncio.BufferedProtocol):
         if exchange is not None:
             stats.downstream_cx_destroy_remote_active_rq += remote
             exchange.downstream_lost(remote=remote)
+        elif self._buffer and not self._lingering:
+            # Half a head is a request that was given up.
+            self._began_without_head().downstream_lost(remote=remote)
         self._buffer = b""
         self._on_closed()
 

@@ -15,6 +15,7 @@ from proxy.http1.fields import (
     HAS_FRAMING,
     HAS_HOP_BY_HOP,
     HAS_HOST,
+    HAS_LENGTH,
     HAS_REQUEST_ID,
     HAS_SERVER,
     HAS_SERVICE_TIME,
@@ -33,7 +34,11 @@ if TYPE_CHECKING:
     from proxy.stream.exchange import HttpExchange
 
 _CLOSE: Final = b"connection: close\r\n"
+_BARE_STATUS_LINE: Final = len(b"HTTP/1.1 200\r\n")
 _KEEP_ALIVE: Final = b"connection: keep-alive\r\n"
+_PLAIN_TE: Final = (b"trailers", b"")
+_FRAMED: Final = HAS_LENGTH | HAS_FRAMING
+_BODILESS: Final = frozenset((b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"))
 _NONE: Final[frozenset[bytes]] = frozenset()
 
 # An upgrade's own two fields must pass; they are put back as ready lines.
@@ -78,8 +83,15 @@ class HttpEdge:
             strip |= HAS_EXPECT
         if exchange.upgrade:
             extra += _UPGRADE % (head.get(b"upgrade") or b"")
-        if present & HAS_TE and (head.get(b"te") or b"").lower() != b"trailers":
-            strip |= HAS_TE
+        if present & HAS_TE:
+            te = (head.get(b"te") or b"").lower()
+            if te not in _PLAIN_TE:
+                strip |= HAS_TE
+                if b"trailers" in [coding.strip() for coding in te.split(b",")]:
+                    extra += b"te: trailers\r\n"
+        if not present & _FRAMED and head.method not in _BODILESS:
+            # RFC 9110 section 8.6: so that nobody behind us waits for a body.
+            extra += b"content-length: 0\r\n"
         route = exchange.route
         assert route is not None
         if self._envoy_headers and route.timeout:
@@ -126,7 +138,7 @@ class HttpEdge:
         """The head to send downstream. ``now`` is monotonic time; ``rechunk``: the body gets chunked framing."""
         present = head.present
         strip = self._strip_response
-        if self._envoy_headers:
+        if self._envoy_headers and exchange.request_done:
             extra = b"x-envoy-upstream-service-time: %d\r\n" % ((now - exchange.first_upstream_tx) * 1000)
         else:
             extra = b""
@@ -156,14 +168,23 @@ class HttpEdge:
             extra += _CLOSE
         elif not exchange.head.minor:
             extra += _KEEP_ALIVE
-        first = None if head.minor else b"HTTP/1.1" + head.raw[8 : head.fields_at]
+        if head.status == 204 or head.status == 304:
+            # RFC 9112 section 6.1 and RFC 9110 section 8.6: they have no body, and say nothing of one.
+            strip |= HAS_FRAMING | HAS_LENGTH if head.status == 204 else HAS_FRAMING
+        if exchange.dechunk or not head.minor or head.fields_at == _BARE_STATUS_LINE:
+            # RFC 9112 section 4: there is a blank after the status even if no phrase follows.
+            version = b"HTTP/1.0 " if exchange.dechunk else b"HTTP/1.1 "
+            first = version + head.raw[9 : head.fields_at - 2].ljust(4) + b"\r\n"
+        else:
+            first = None
         return head.emit(first, strip, extra, also)
 
     def local_reply(self, exchange: HttpExchange, reply: Reply, *, keep: bool) -> bytes:
         """A whole response made here, its body included (unless the request is HEAD)."""
         body = reply.body
         status = reply.status
-        head = b"HTTP/1.1 %d %b\r\n%b" % (status, phrase(status), reply.headers)
+        version = b"HTTP/1.0" if exchange.dechunk and status != 426 else b"HTTP/1.1"
+        head = b"%b %d %b\r\n%b" % (version, status, phrase(status), reply.headers)
         if status != 204 and status != 304:
             head += b"content-length: %d\r\n" % len(body)
         if body and b"content-type:" not in reply.headers.lower():
@@ -183,6 +204,8 @@ class HttpEdge:
             extra += more
         if not keep:
             extra += _CLOSE
+        elif exchange.dechunk:
+            extra += _KEEP_ALIVE
         return head + extra + (b"\r\n" if exchange.is_head else b"\r\n" + body)
 
 

@@ -13,8 +13,9 @@ from typing import Final
 
 from proxy.http1.chunked import LAST_CHUNK, chunk
 from proxy.http1.errors import ProtocolError
-from proxy.http1.fields import CHUNKED, EXPECT, UPGRADE
+from proxy.http1.fields import CHUNKED, EXPECT, NOMINATED, UPGRADE
 from proxy.http1.head import Head
+from proxy.http1.splice import check_nominated
 from proxy.model.reply import Reply
 from proxy.overload.actions import OverloadActions, hit
 from proxy.runtime.entry import RouteEntry
@@ -28,7 +29,13 @@ MAX_REPLAY: Final = 64 * 1024
 """Bytes of a request kept so that it can be sent again; a longer one is tried once."""
 
 _CLOSING: Final = frozenset(
-    ("missing_host_header", "path_normalization_failed", "upgrade_failed", "request_header_timeout")
+    (
+        "missing_host_header",
+        "path_normalization_failed",
+        "query_missing_content_type",
+        "request_header_timeout",
+        "upgrade_failed",
+    )
 )
 """Details of replies after which Envoy closes: the client and the proxy may not mean the same by what follows."""
 
@@ -56,10 +63,13 @@ class HttpExchange(Attempts):
         if down.state.overload is not None and self._shed(down.state.overload):
             return
         if not head.minor and not http.config.accept_http_10:
+            self.protocol = "HTTP/1.1"
             self._reply_early(local_reply.LOW_VERSION)
             return
         try:
-            target = resolve(head)
+            target = resolve(head, any_method=http.config.allow_custom_methods)
+            if head.flags & NOMINATED:
+                check_nominated(head.get(b"connection") or b"")
         except ProtocolError as error:
             self.refuse(error)
             return
@@ -88,7 +98,7 @@ class HttpExchange(Attempts):
         if flags & EXPECT and (head.get(b"expect") or b"").lower() == b"100-continue":
             # As Envoy does: the proxy answers for the upstream, which then sees no expectation.
             self.continued = True
-            if not self.request_done and not payload and head.minor:
+            if head.minor:
                 down.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.route = route = http.table.match(head, self.connection, self.path)
         for judge in http.filters:
@@ -301,8 +311,13 @@ class HttpExchange(Attempts):
             self._cut_off()
             return
         down = self.down
-        if not self.request_done or self.upgrade or reply.flag == "DPE" or reply.details in _CLOSING:
+        if not self.request_done or self.upgrade or reply.flag == "DPE":
             down.keep = False
+        elif self.attempts == 0:
+            head = self.head
+            # Envoy answers before it looks at the body, so that it has to close even if all of it came.
+            if head.length > 0 or head.flags & CHUNKED or (reply.status >= 400 and reply.details in _CLOSING):
+                down.keep = False
         self._responded = True
         self.status = reply.status
         if not self.is_head:

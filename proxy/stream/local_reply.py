@@ -24,6 +24,7 @@ REQUEST_HEADER_TIMEOUT: Final = Reply(408, b"request header timeout", details="r
 OVERLOADED: Final = Reply(503, b"envoy overloaded", details="overload")
 LOW_VERSION: Final = Reply(426, b"Upgrade Required", flag="DPE", details="low_version")
 MISSING_HOST: Final = Reply(400, details="missing_host_header")
+QUERY_WITHOUT_TYPE: Final = Reply(400, details="query_missing_content_type")
 NOT_A_PATH: Final = Reply(404, details="absolute_path_rejected")
 UPGRADE_REFUSED: Final = Reply(403, details="upgrade_failed")
 CONNECT_REFUSED: Final = Reply(404, flag="NR", details="route_not_found")

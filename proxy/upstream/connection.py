@@ -22,8 +22,6 @@ from proxy.tls.errors import TruncatedError
 UNTIL_CLOSE: Final = -2
 """The body ends with the connection (RFC 9112 section 6.3)."""
 _CHUNKED: Final = -1
-MAX_INFORMATIONAL: Final = 16
-"""1xx heads before one response; a server that sends more of them is broken or hostile."""
 
 
 class Receiver(Protocol):
@@ -201,9 +199,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._receiver = None
         stats.upstream_cx_destroy_with_active_rq += 1
         stats.upstream_cx_destroy_remote_with_active_rq += 1
-        # As Envoy names it: a body that ends before its framing does is the server's breach of the protocol.
-        reason = "connection_termination" if head is None or exc is not None else "protocol_error"
-        receiver.upstream_reset(reason, "" if exc is None else str(exc))
+        # As Envoy names it: a response that ends before its framing does is the server's breach of the protocol.
+        if self._buffer or (head is not None and self._left != UNTIL_CLOSE):
+            receiver.upstream_reset("protocol_error", "")
+        else:
+            receiver.upstream_reset("connection_termination", "" if exc is None else str(exc))
 
     def pause_writing(self) -> None:
         self._full = True
@@ -233,9 +233,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 if receiver.upgrade:
                     break
                 raise ProtocolError("101 Switching Protocols to a request that did not ask for it")
-            self._informational += 1
-            if self._informational > MAX_INFORMATIONAL:
-                raise ProtocolError(f"more than {MAX_INFORMATIONAL} interim responses")
+            if head.flags & CHUNKED or head.length >= 0:
+                raise ProtocolError("an interim response with a body")
+            # One response: its interim heads count against the limit that its head has (Envoy has none for them).
+            self._informational += head.end - at
+            if self._informational > max_bytes:
+                raise ProtocolError(f"interim responses of more than {max_bytes} bytes")
             receiver.informational(head)
             at = head.end
             seen = 0
@@ -249,11 +252,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if status == 101:
             self._left = UNTIL_CLOSE
             self._keep = False
+        elif status == 204 and (flags & CHUNKED or head.length > 0):
+            raise ProtocolError("204 with a body")
         elif receiver.is_head or status == 204 or status == 304:
             self._left = 0
         elif flags & CHUNKED:
             self._left = _CHUNKED
-            self._chunked = body = ChunkedBody(decode=receiver.dechunk)
+            self._chunked = body = ChunkedBody(decode=receiver.dechunk, limit=max_bytes)
             piece, end = body.feed(rest)
             self._finish_head(receiver, head, piece, body.payload, body.done, len(rest) - end)
             return

@@ -30,7 +30,9 @@ class Arena:
     def __init__(self, runner: asyncio.Runner, sides: list[_Side]) -> None:
         self._runner = runner
         self._sides = sides
-        self._addresses = (f"127.{80 + n // 62500}.{1 + n // 250 % 250}.{1 + n % 250}" for n in range(1_000_000))
+        self._addresses = (
+            f"127.{80 + n // 62500}.{1 + n // 250 % 250}.{1 + n % 250}" for n in range(1_000_000)
+        )
 
     def play(self, cases: Iterable[Case]) -> dict[str, dict[str, Outcome]]:
         """The outcomes by case name and proxy name, ``envoy`` and ``tulle``."""

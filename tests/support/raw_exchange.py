@@ -38,11 +38,11 @@ class Case:
     """One exchange.
 
     ``send``: what the client writes, each piece after the one before it was taken. ``answers``: of the backend, to one
-    request after the other over all its connections; ``OK`` afterwards. ``finals``: how many final responses the
-    client waits for. ``end``: what it does then: ask for the ``probe``; say that it sends no more (``eof``) and read to
-    the end; say nothing and ``read`` to the end. ``heads``: which of the requests are HEAD. ``wait_for``: bytes that the
+    request after the other over all its connections; ``OK`` afterwards. ``finals``: how many final responses the client
+    waits for. ``end``: what it does then: ask for the ``probe``; say that it sends no more (``eof``) and read to the
+    end; say nothing and ``read`` to the end. ``heads``: which of the requests are HEAD. ``wait_for``: bytes that the
     client waits for before the piece with the same number. ``backend_saw``: what must have reached the backend before
-    the client goes on to its ``end``.
+    the client sends its last piece, if there are several, or else goes on to its ``end``.
     """
 
     name: str
@@ -187,13 +187,18 @@ class Backend:
 
 def _carry_out(connection: _Connection, answer: Answer) -> None:
     writer = connection.writer
+    if connection.fate != "open":
+        return  # It was ended by an earlier answer.
     writer.write(answer.data)
     if answer.then == "close":
         connection.fate = "closed by backend"
         writer.close()
     elif answer.then == "end":
         connection.fate = "ended by backend"
-        writer.write_eof()
+        try:
+            writer.write_eof()
+        except OSError:
+            connection.fate = "reset"  # By the proxy, before our bytes were out.
     elif answer.then == "reset":
         connection.fate = "reset by backend"
         reset(writer)
@@ -257,7 +262,7 @@ async def play(case: Case, port: int, backend: Backend, address: str) -> Outcome
     client = await _Client.dial(port, address)
     outcome = Outcome(peer=address)
     client.writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    await _send(case, client)
+    await _send(case, client, backend)
     if case.backend_saw and not await backend.saw(case.backend_saw):
         outcome.surplus = b"the backend did not get " + case.backend_saw
     if case.end == "eof" and client.writer.can_write_eof() and not client.fate:
@@ -282,8 +287,11 @@ async def play(case: Case, port: int, backend: Backend, address: str) -> Outcome
     return outcome
 
 
-async def _send(case: Case, client: _Client) -> None:
+async def _send(case: Case, client: _Client, backend: Backend) -> None:
+    last = len(case.pieces) - 1
     for number, piece in enumerate(case.pieces):
+        if number == last and number and case.backend_saw:
+            await backend.saw(case.backend_saw)
         wanted = case.wait_for[number] if number < len(case.wait_for) else b""
         while wanted not in client.data and await client.more():
             pass

@@ -45,7 +45,11 @@ class Message:
 
     def shown(self) -> tuple[object, ...]:
         """What is compared: long bodies and values by their length and hash."""
-        fields = tuple((n, b"*" if n in MASKED else _short(v)) for n, v in self.fields)
+        # RFC 9110 section 5.3: several lines of one name say the same as one line.
+        joined: dict[bytes, list[bytes]] = {}
+        for name, value in self.fields:
+            joined.setdefault(name, []).append(value)
+        fields = tuple((name, _value(name, values)) for name, values in joined.items())
         return (
             _short(self.first),
             fields,
@@ -54,6 +58,13 @@ class Message:
             self.trailers,
             self.complete,
         )
+
+
+def _value(name: bytes, values: list[bytes]) -> bytes:
+    if name in MASKED:
+        return b"*"
+    value = b",".join(values).replace(b", ", b",")
+    return value.lower() if name == b"transfer-encoding" else _short(value)
 
 
 def _short(value: bytes) -> bytes:
@@ -102,10 +113,11 @@ def _read(data: bytes, at: int, *, response: bool, is_head: bool, ended: bool = 
     named = dict(fields)
     status = int(first[9:12]) if response and first[9:12].isdigit() else 0
     at = end + 4
-    if b"chunked" in named.get(b"transfer-encoding", b"") and not is_head:
+    bodiless = response and (is_head or status < 200 or status in (204, 304))
+    if b"chunked" in named.get(b"transfer-encoding", b"").lower() and not bodiless:
         body, trailers, complete, at = _chunked(data, at)
         return Message(first, fields, "chunked", body, trailers, complete, at)
-    if response and (is_head or status < 200 or status in (204, 304)):
+    if bodiless:
         return Message(first, fields, "none", b"", (), True, at)
     length = named.get(b"content-length", b"")
     if length.isdigit():
@@ -119,7 +131,10 @@ def _read(data: bytes, at: int, *, response: bool, is_head: bool, ended: bool = 
 
 def _fields(lines: list[bytes]) -> tuple[tuple[bytes, bytes], ...]:
     pairs = (line.partition(b":") for line in lines)
-    return tuple(sorted((name.lower(), value.strip()) for name, _, value in pairs))
+    # Stable: the lines of one name stay in order.
+    return tuple(
+        sorted(((name.lower(), value.strip()) for name, _, value in pairs), key=lambda field: field[0])
+    )
 
 
 def _chunked(data: bytes, at: int) -> tuple[bytes, tuple[tuple[bytes, bytes], ...], bool, int]:

@@ -17,7 +17,7 @@ async def _serve(path: Path) -> None:
     loaded = bootstrap.load(path)
     sidecar = Sidecar(Common(drain_time=0.0))
     running = asyncio.create_task(sidecar.run_static(loaded.config, loaded.message))
-    while not sidecar.admin.ready() and not running.done():
+    while not sidecar.admin.ready() and not running.done():  # noqa: ASYNC110 - it has no event for this
         await asyncio.sleep(0.01)
     if running.done():
         await running

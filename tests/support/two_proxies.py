@@ -73,6 +73,9 @@ def _listener(name: str, option: Options, log: Path) -> dict[str, Any]:
     manager = {
         "@type": f"{_V3}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name.rpartition("-")[0],
+        "codec_type": "HTTP1",
+        # Envoy ends a connection only after this.
+        "delayed_close_timeout": "0.1s",
         "route_config": {
             "name": name,
             "virtual_hosts": [

@@ -199,7 +199,7 @@ class _Protocol(NamedTuple):
 
     idle_timeout: float = 3600.0
     max_requests_per_connection: int = 0
-    max_response_headers_kb: int = 60
+    max_response_headers_kb: int = 80
     max_headers_count: int = 100
     http2: bool = False
 
@@ -231,7 +231,7 @@ def _protocol_options(message: Any, path: str) -> _Protocol:
             f"{path}.explicit_http_config", "set http_protocol_options or http2_protocol_options"
         )
     check(getattr(explicit, kind), f"{path}.explicit_http_config.{kind}", _EMPTY)
-    headers_kb = wrapped(common, "max_response_headers_kb", 60)
+    headers_kb = wrapped(common, "max_response_headers_kb", 80)
     forbid(
         not 1 <= headers_kb <= 8192, f"{at}.max_response_headers_kb", f"{headers_kb} is not from 1 to 8192"
     )

@@ -66,7 +66,7 @@ _MANAGER = known(
 )
 _RDS = known("config_source", "route_config_name")
 _COMMON = known("idle_timeout", "max_connection_duration", "max_headers_count", "max_requests_per_connection")
-_HTTP1 = known("accept_http_10", "allow_absolute_url")
+_HTTP1 = known("accept_http_10", "allow_absolute_url", "allow_custom_methods")
 _FILTER = known("typed_config", "is_optional", without_effect={"name": "is a label; the type URL decides"})
 _ROUTER = known(
     "suppress_envoy_headers", without_effect={"dynamic_stats": "statistics of single routes are always there"}
@@ -153,6 +153,7 @@ def http_connection_manager(message: Any, path: str) -> HttpConnectionManager:
         delayed_close_timeout=duration(message, path, "delayed_close_timeout", 1.0),
         upgrade_types=_upgrades(message, path),
         accept_http_10=http1.accept_http_10,
+        allow_custom_methods=http1.allow_custom_methods,
         suppress_envoy_headers=suppress,
     )
 

@@ -7,6 +7,7 @@ from tests.support.two_proxies import Options, cluster_http
 CONFIGS = {
     "plain": Options(),
     "http10": Options({"http_protocol_options": {"accept_http_10": True}}),
+    "methods": Options({"http_protocol_options": {"allow_custom_methods": True}}),
     "normalize": Options({"normalize_path": True, "merge_slashes": True}),
     "unescape": Options(
         {"normalize_path": True, "path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD"},

@@ -10,16 +10,21 @@ _HOST = b"host: h"
 SYNTAX = tuple(
     Case(f"field {short(line)}", get(line))
     for line in (
-        b"x: y", b"x:y", b"x:  y  ", b"x:\ty\t", b"x: ", b"x:", b"X-Upper: Y", b"x : y", b"x\t: y", b" x: y", b"\tx: y",
+        b"x: y", b"x:y", b"x:  y  ", b"x:\ty\t", b"x: ", b"x:", b"X-Upper: Y", b"x : y", b"x\t: y", b" x: y",
+        b"\tx: y",
         b": y", b":", b"x", b"x y: z", b"x=y", b":method: POST", b":path: /evil", b":authority: evil",
         b"x\x00: y", b"x: \x00", b"x: a\x00b", b"x: a\x01b", b"x: a\x08b", b"x: a\tb", b"x: a\x0bb", b"x: a\x0cb",
         b"x: a\x1bb", b"x: a\x7fb", b"x: a\x80b", b"x: a\xffb", b"x: \xc3\xa9", b"x\x01: y", b"x\x7f: y", b"x\x80: y",
-        b"x\xc3\xa9: y", b"x(: y", b"x): y", b"x,: y", b"x/: y", b"x;: y", b"x<: y", b"x=: y", b"x?: y", b"x@: y", b"x[: y",
-        b"x\\: y", b"x]: y", b"x{: y", b"x}: y", b"x\": y", b"x#: y", b"x!$%&'*+-.^_`|~: y", b"x_y: z", b"_: y", b"x-y_z: a",
-        b"x: \"quoted\"", b"x: a:b", b"x:: y", b"1: y", b"x\xa0: y", b"x: y\xa0", b"\xa0x: y", b"x\x0b: y", b"x\x0c: y",
+        b"x\xc3\xa9: y", b"x(: y", b"x): y", b"x,: y", b"x/: y", b"x;: y", b"x<: y", b"x=: y", b"x?: y", b"x@: y",
+        b"x[: y",
+        b"x\\: y", b"x]: y", b"x{: y", b"x}: y", b"x\": y", b"x#: y", b"x!$%&'*+-.^_`|~: y", b"x_y: z", b"_: y",
+        b"x-y_z: a",
+        b"x: \"quoted\"", b"x: a:b", b"x:: y", b"1: y", b"x\xa0: y", b"x: y\xa0", b"\xa0x: y", b"x\x0b: y",
+        b"x\x0c: y",
         b"content-type: text/plain", b"x-envoy-foo: y", b"x-forwarded-for: 1.2.3.4", b"x-request-id: abc",
         b"x-forwarded-proto: https", b"x-forwarded-proto: ftp", b"x-forwarded-host: evil", b"forwarded: for=1.2.3.4",
-        b"te: trailers", b"te: gzip", b"te: trailers, gzip", b"te: gzip;q=0.5, trailers", b"te:", b"via: 1.1 x", b"server: x", b"date: x",
+        b"te: trailers", b"te: gzip", b"te: trailers, gzip", b"te: gzip;q=0.5, trailers", b"te:", b"via: 1.1 x",
+        b"server: x", b"date: x",
         b"cookie: a=b; c=d", b"authorization: Basic x", b"max-forwards: 0", b"accept-encoding: gzip",
         b"user-agent: x", b"referer: x", b"origin: x", b"early-data: 1", b"range: bytes=0-1", b"if-none-match: x",
         b"http2-settings: AAMAAABkAAQAAP__", b"proxy-authorization: x", b"proxy-authenticate: x",
@@ -49,14 +54,21 @@ REPEATED = tuple(
 HOP_BY_HOP = tuple(
     Case(f"connection {short(line)}", get(line, b"x-hop: 1", b"x-other: 2", b"cookie: a=b", b"x-request-id: i"))
     for line in (
-        b"connection: keep-alive", b"connection: close", b"connection: Close", b"connection: x-hop", b"connection: X-Hop",
+        b"connection: keep-alive", b"connection: close", b"connection: Close", b"connection: x-hop",
+        b"connection: X-Hop",
         b"connection: x-hop, x-other", b"connection: close, x-hop", b"connection: x-missing", b"connection: cookie",
         b"connection: host", b"connection: x-request-id", b"connection: x-forwarded-for", b"connection: te",
-        b"connection: content-length", b"connection: transfer-encoding", b"connection:", b"connection: ,", b"connection: ,close,",
+        b"connection: content-length", b"connection: transfer-encoding", b"connection:", b"connection: ,",
+        b"connection: ,close,",
         b"connection: a b", b"connection: \"close\"", b"connection: keep-alive, close", b"connection: :path",
         b"connection: x-forwarded-client-cert", b"connection: authorization", b"connection: x-forwarded-proto",
         b"keep-alive: timeout=5", b"proxy-connection: keep-alive", b"proxy-connection: close", b"trailer: x",
         b"connection: upgrade", b"upgrade: h2c", b"connection: " + b"a, " * 30 + b"b", b"connection: te, close",
+        b"connection: a, b, c, d, e, f, g, h, i", b"connection: a, b, c, d, e, f, g, h, i, j",
+        b"connection: a, b, c, d, e, f, g, h, i, j, k",
+        b"connection: a,,,,,,,,,,,,", b"connection: x-forwarded-host", b"connection: X-Forwarded-For",
+        b"connection: forwarded",
+        b"connection: te, te", b"connection: keep-alive, a, b, c, d, e, f, g, h, i, j",
     )
 )  # fmt: skip
 HOSTS = (
@@ -73,10 +85,14 @@ HOSTS = (
     *(
         Case(f"host {short(value)}", message(GET, b"host: " + value))
         for value in (
-            b"", b"h:80", b"h:", b"h:x", b"h:99999", b"H", b"h.", b"h,i", b"h i", b"h/i", b"h?i", b"h#i", b"h\\i", b"u@h",
-            b"u:p@h", b"[::1]", b"[::1]:80", b"[::1", b"::1", b"[fe80::1%25eth0]", b"[fe80::1%eth0]", b"h%20i", b"%68",
-            b"h\xc3\xa9", b"h\x80", b"h\ti", b"<h>", b"\"h\"", b"h^", b"h`", b"h{}", b"h|i", b"_h", b"-h", b"h..i", b".h",
-            b"a" * 300, b"1.2.3.4", b"h;i", b"h=i", b"h&i", b"h'i", b"(h)", b"*", b"h!", b"$h", b"~h", b"h+i", b"h:80:80",
+            b"", b"h:80", b"h:", b"h:x", b"h:99999", b"H", b"h.", b"h,i", b"h i", b"h/i", b"h?i", b"h#i", b"h\\i",
+            b"u@h",
+            b"u:p@h", b"[::1]", b"[::1]:80", b"[::1", b"::1", b"[fe80::1%25eth0]", b"[fe80::1%eth0]", b"h%20i",
+            b"%68",
+            b"h\xc3\xa9", b"h\x80", b"h\ti", b"<h>", b"\"h\"", b"h^", b"h`", b"h{}", b"h|i", b"_h", b"-h", b"h..i",
+            b".h",
+            b"a" * 300, b"1.2.3.4", b"h;i", b"h=i", b"h&i", b"h'i", b"(h)", b"*", b"h!", b"$h", b"~h", b"h+i",
+            b"h:80:80",
             b"http://h",
         )
     ),
@@ -111,15 +127,21 @@ SECURITY = (
     Case("CVE-2023-25725 empty name", get(b": x", b"x-a: a")),
     Case("CVE-2023-45539 fragment in the path", get(target=b"/admin#x")),
     Case("CVE-2023-27487 client x-envoy-original-path", get(b"x-envoy-original-path: /evil")),
-    Case("CVE-2024-45806 client x-envoy headers", get(b"x-envoy-upstream-rq-timeout-ms: 1", b"x-envoy-retry-on: 5xx")),
+    Case("CVE-2024-45806 client x-envoy headers", get(b"x-envoy-upstream-rq-timeout-ms: 1",
+         b"x-envoy-retry-on: 5xx")),
     Case("CVE-2024-45806 client client-cert", get(b"x-forwarded-client-cert: By=evil;URI=spiffe://evil")),
     Case("CVE-2023-35944 scheme in capitals", message(b"GET HTTP://h/ HTTP/1.1", _HOST)),
     Case("connection hides authorization", get(b"connection: authorization", b"authorization: x")),
-    Case("connection hides x-forwarded-client-cert", get(b"connection: x-forwarded-client-cert", b"x-forwarded-client-cert: x")),
+    Case("connection hides x-forwarded-client-cert", get(b"connection: x-forwarded-client-cert",
+         b"x-forwarded-client-cert: x")),
+    Case("CVE-2025-64763 bytes before 101", get(b"connection: upgrade", b"upgrade: websocket") + b"early",
+         says(ok(b"content-length: 0", line=b"HTTP/1.1 403 Forbidden")), config="upgrade"),
     Case("httpoxy", get(b"proxy: http://evil/")),
 )  # fmt: skip
 EDGE = (
-    Case("edge: request id and address", get(b"x-request-id: mine", b"x-forwarded-for: 1.2.3.4"), config="edge"),
+    Case(
+        "edge: request id and address", get(b"x-request-id: mine", b"x-forwarded-for: 1.2.3.4"), config="edge"
+    ),
     Case("edge: proto", get(b"x-forwarded-proto: https"), config="edge"),
     Case("edge: plain", get(), config="edge"),
     Case("edge: bad request", get(b"x : y"), config="edge"),
@@ -128,17 +150,20 @@ EDGE = (
 RESPONSE = tuple(
     Case(f"response field {short(line)}", get(), says(ok(b"content-length: 2", line, body=b"ok")))
     for line in (
-        b"x: y", b"x:y", b"x:  y  ", b"X-Up: a", b"x: ", b"x:", b"x : y", b" x: y", b"\tx: y", b": y", b"x", b"x y: z",
-        b"x: a\x00b", b"x: a\x01b", b"x: a\x7fb", b"x: a\x80b", b"x(: y", b"x\x00: y", b"x\xe9: y", b"connection: close",
+        b"x: y", b"x:y", b"x:  y  ", b"X-Up: a", b"x: ", b"x:", b"x : y", b" x: y", b"\tx: y", b": y", b"x",
+        b"x y: z",
+        b"x: a\x00b", b"x: a\x01b", b"x: a\x7fb", b"x: a\x80b", b"x(: y", b"x\x00: y", b"x\xe9: y",
+        b"connection: close",
         b"connection: keep-alive", b"connection: x-hop", b"keep-alive: timeout=5", b"proxy-connection: close",
         b"upgrade: h2c", b"te: x", b"server: backend", b"date: Thu, 01 Jan 1970 00:00:00 GMT", b"via: 1.1 x",
-        b"x-envoy-upstream-service-time: 7", b"x-envoy-foo: y", b"x-request-id: theirs", b"trailer: x", b"alt-svc: h2",
-        b"set-cookie: a=b", b"set-cookie: a=b\r\nset-cookie: c=d", b"x: a\r\nx: b", b"x: a\r\n b", b"x: a\nb: c", b"x: a\rb",
-        b"x-envoy-overloaded: true", b"x-envoy-immediate-health-check-fail: true", b"proxy-authenticate: x", b":status: 500",
+        b"x-envoy-upstream-service-time: 7", b"x-envoy-foo: y", b"x-request-id: theirs", b"trailer: x",
+        b"alt-svc: h2",
+        b"set-cookie: a=b", b"set-cookie: a=b\r\nset-cookie: c=d", b"x: a\r\nx: b", b"x: a\r\n b", b"x: a\nb: c",
+        b"x: a\rb",
+        b"x-envoy-overloaded: true", b"x-envoy-immediate-health-check-fail: true", b"proxy-authenticate: x",
+        b":status: 500",
         b"connection: close, x-hop\r\nx-hop: 1", b"location: /x", b"www-authenticate: x", b"x: " + b"a" * 9000,
     )
 )  # fmt: skip
 
-CASES = (
-    SYNTAX + FOLDED + REPEATED + HOP_BY_HOP + HOSTS + LIMITS + SECURITY + EDGE + RESPONSE
-)
+CASES = SYNTAX + FOLDED + REPEATED + HOP_BY_HOP + HOSTS + LIMITS + SECURITY + EDGE + RESPONSE

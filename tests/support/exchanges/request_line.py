@@ -11,8 +11,14 @@ METHODS = tuple(
     Case(f"method {short(method)}", message(method + b" / HTTP/1.1", _HOST))
     for method in (
         b"GET", b"DELETE", b"OPTIONS", b"PATCH", b"PUT", b"POST", b"TRACE", b"PROPFIND", b"get", b"Get", b"X",
-        b"M-SEARCH", b"BASELINE-CONTROL", b"!#$%&'*+-.^_`|~", b"G(T", b"G,T", b"G\x00T", b"G\xe9T", b"G@T", b"\"GET\"",
+        b"M-SEARCH", b"BASELINE-CONTROL", b"!#$%&'*+-.^_`|~", b"G(T", b"G,T", b"G\x00T", b"G\xe9T", b"G@T",
+        b"\"GET\"",
         b"", b"PRI", b"A" * 64, b"QUERY", b"LOCK", b"REPORT", b"UNKNOWN", b"GET:", b"G/T",
+        b"ACL", b"BIND", b"CHECKOUT", b"COPY", b"LINK", b"MERGE", b"MKACTIVITY", b"MKCALENDAR", b"MKCOL", b"MOVE",
+        b"MSEARCH", b"NOTIFY",
+        b"PROPPATCH", b"PURGE", b"REBIND", b"SEARCH", b"SOURCE", b"SUBSCRIBE", b"UNBIND", b"UNLINK", b"UNLOCK",
+        b"UNSUBSCRIBE",
+        b"HEADER", b"GETS", b"GE", b"UPDATE", b"VERSION-CONTROL", b"ORDERPATCH", b"ACLS",
     )
 )  # fmt: skip
 TARGETS = tuple(
@@ -32,16 +38,45 @@ TARGETS = tuple(
 VERSIONS = tuple(
     Case(f"version {short(version)}", message(b"GET / " + version, _HOST))
     for version in (
-        b"HTTP/1.1", b"HTTP/1.0", b"HTTP/0.9", b"HTTP/1.2", b"HTTP/2.0", b"HTTP/3.0", b"HTTP/1", b"HTTP/11", b"HTTP/1.10",
+        b"HTTP/1.1", b"HTTP/1.0", b"HTTP/0.9", b"HTTP/1.2", b"HTTP/2.0", b"HTTP/3.0", b"HTTP/1", b"HTTP/11",
+        b"HTTP/1.10",
         b"HTTP/01.1", b"HTTP/1.1x", b"http/1.1", b"Http/1.1", b"HTTP /1.1", b"HTTP/ 1.1", b"HTTP/1,1", b"HTTP/a.b",
         b"HTP/1.1", b"ICE/1.1", b"RTSP/1.0", b"HTTP/9.9", b"HTTP/+1.1", b"HTTP/1.\xb2", b"",
     )
 )  # fmt: skip
+OLD_VERSIONS = tuple(
+    Case(
+        f"version {short(version)} with HTTP/1.0 allowed",
+        message(b"GET / " + version, _HOST),
+        config="http10",
+    )
+    for version in (b"HTTP/1.0", b"HTTP/0.9", b"HTTP/1.2", b"HTTP/2.0", b"")
+)
+CUSTOM = tuple(
+    Case(
+        f"method {short(method)} where any is allowed",
+        message(method + b" / HTTP/1.1", _HOST),
+        config="methods",
+    )
+    for method in (
+        b"GET",
+        b"get",
+        b"X",
+        b"M-SEARCH",
+        b"!#$%&'*+-.^_`|~",
+        b"G(T",
+        b"G,T",
+        b"PRI",
+        b"A" * 64,
+        b"",
+    )
+)
 SEPARATORS = tuple(
     Case(f"request line {short(line)}", message(line, _HOST))
     for line in (
         b"GET  / HTTP/1.1", b"GET /  HTTP/1.1", b"GET\t/\tHTTP/1.1", b"GET\t/ HTTP/1.1", b"GET /\tHTTP/1.1",
-        b" GET / HTTP/1.1", b"\tGET / HTTP/1.1", b"GET / HTTP/1.1 ", b"GET / HTTP/1.1\t", b"GET / a HTTP/1.1", b"GET /",
+        b" GET / HTTP/1.1", b"\tGET / HTTP/1.1", b"GET / HTTP/1.1 ", b"GET / HTTP/1.1\t", b"GET / a HTTP/1.1",
+        b"GET /",
         b"GET", b"GET / ", b"GET\x0b/ HTTP/1.1", b"GET\x0c/ HTTP/1.1", b"GET\x00/ HTTP/1.1", b"GET\xa0/ HTTP/1.1",
         b"GET / HTTP/1.1\r", b"GET\r/ HTTP/1.1", b"GET /\r HTTP/1.1", b"GET / HTTP/1.1\x00", b"\x00GET / HTTP/1.1",
         b"\xef\xbb\xbfGET / HTTP/1.1", b"GET / HTTP/1.1 HTTP/1.1",
@@ -50,11 +85,13 @@ SEPARATORS = tuple(
 LINE_ENDS = (
     Case("head with LF only", b"GET / HTTP/1.1\nhost: h\n\n"),
     Case("request line ends in LF", b"GET / HTTP/1.1\nhost: h\r\n\r\n"),
-    Case("request line ends in CR", b"GET / HTTP/1.1\rhost: h\r\n\r\n", end="eof"),
+    Case("request line ends in CR", b"GET / HTTP/1.1\rhost: h\r\n\r\n"),
     Case("field ends in LF", b"GET / HTTP/1.1\r\nhost: h\nx: y\r\n\r\n"),
     Case("head ends in CRLF LF", b"GET / HTTP/1.1\r\nhost: h\r\n\n"),
     Case("head ends in LF CRLF", b"GET / HTTP/1.1\r\nhost: h\n\r\n"),
-    Case("head ends in LF CRLF with a smuggled one", b"GET / HTTP/1.1\r\nhost: h\n\r\n" + get(target=b"/two")),
+    Case(
+        "head ends in LF CRLF with a smuggled one", b"GET / HTTP/1.1\r\nhost: h\n\r\n" + get(target=b"/two")
+    ),
     Case("field ends in CR CR LF", b"GET / HTTP/1.1\r\nhost: h\r\r\n\r\n"),
     Case("CR in a value", b"GET / HTTP/1.1\r\nhost: h\r\nx: a\rb\r\n\r\n"),
     Case("CR at the start of a value", b"GET / HTTP/1.1\r\nhost: h\r\nx: \ry\r\n\r\n"),
@@ -79,7 +116,7 @@ LINE_ENDS = (
     Case("TLS", b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03" + bytes(32) + b"\r\n\r\n"),
     Case("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     Case("a response as a request", b"HTTP/1.1 200 OK\r\n\r\n"),
-    Case("HTTP/0.9", b"GET /\r\n", end="eof"),
+    Case("HTTP/0.9", b"GET /\r\n"),
     Case("binary", bytes(range(128, 256)) + b"\r\n\r\n"),
     Case("PROXY line", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n" + get()),
 )
@@ -101,4 +138,4 @@ OPTIONS = (
     Case("GET with a body", message(b"GET / HTTP/1.1", _HOST, b"content-length: 3", body=b"abc")),
 )
 
-CASES = METHODS + TARGETS + VERSIONS + SEPARATORS + LINE_ENDS + OPTIONS
+CASES = METHODS + CUSTOM + TARGETS + VERSIONS + OLD_VERSIONS + SEPARATORS + LINE_ENDS + OPTIONS

