@@ -1,28 +1,26 @@
-"""Tulle's sidecar with a bootstrap file, as ``tulle proxy -c`` runs it; says on standard output where it listens."""
+"""Tulle's data path with a bootstrap file, as a process; says on standard output where its listeners are."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from pathlib import Path
 
 import uvloop
 
 from proxy import bootstrap
-from proxy.app import Common, Sidecar
+from tests.fakes.sidecar import sidecar
 
 
 async def _serve(path: Path) -> None:
-    loaded = bootstrap.load(path)
-    sidecar = Sidecar(Common(drain_time=0.0))
-    running = asyncio.create_task(sidecar.run_static(loaded.config, loaded.message))
-    while not sidecar.admin.ready() and not running.done():  # noqa: ASYNC110 - it has no event for this
-        await asyncio.sleep(0.01)
-    if running.done():
-        await running
-    print(json.dumps({name: at[0][1] for name, at in sidecar.worker.addresses().items()}), flush=True)
-    await running
+    config = bootstrap.load(path).config
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    async with sidecar(*config.listeners.values(), *config.clusters.values()) as running:
+        print(json.dumps(running.extra), flush=True)
+        await ended.wait()
 
 
 if __name__ == "__main__":
