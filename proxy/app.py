@@ -79,6 +79,7 @@ class Sidecar:
         self._settle: asyncio.TimerHandle | None = self.loop.call_later(SETTLE, self._settled)
         self.hub.subscribe(self._swapped)
         self.admin = AdminState(self.hub, self.log_files, self.drain_listeners)
+        self.admin.census = self.worker.census
         self.admin.ready = lambda: not self.draining and self.serves()
 
     async def run_static(self, config: Config, decoder: BootstrapDecoder) -> None:

@@ -6,13 +6,15 @@ It composes the data path and looks at no byte. All its timers are one: the swee
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import Final
+from typing import Any, Final
 
+from proxy.accept import census
 from proxy.accept.accepted import Accepted
 from proxy.accept.admission import Admission
 from proxy.accept.listeners import Listeners
@@ -20,6 +22,7 @@ from proxy.model.connection import Address
 from proxy.model.overload import OverloadManager
 from proxy.observe.log_file import LogFiles
 from proxy.overload.defaults import default_overload
+from proxy.overload.heap import shrink_heap
 from proxy.overload.manager import Overload
 from proxy.overload.resources import cgroup_memory_limit, descriptor_limit
 from proxy.runtime.hub import Hub
@@ -34,6 +37,7 @@ log = logging.getLogger(__name__)
 
 TICK: Final = 0.1
 """Seconds between two looks at the deadlines of exchanges."""
+_CENSUS_TICKS: Final = 10
 _CONNECTION_TICKS: Final = 5
 """Connections, whose deadlines are long, are looked at every so many ticks."""
 _FILE_TICKS: Final = 10
@@ -77,6 +81,7 @@ class Worker:
         self._listeners: Listeners
         self._timer: asyncio.TimerHandle | None = None
         self._ticks = 0
+        self._started = 0.0
         self._date = 0
         self._idle: asyncio.Event
         self._admission: Admission
@@ -96,6 +101,7 @@ class Worker:
         self._pool = Pool(self._state)
         self._limit_resources()
         self._listeners = Listeners(loop, self._accept, reuse_port=self.options.reuse_port)
+        self._started = loop.time()
         self._tick()
         self.hub.subscribe(self._swapped)
         try:
@@ -149,7 +155,17 @@ class Worker:
         """Downstream connections that are open."""
         return self._admission.open
 
+    def census(self) -> dict[str, Any]:
+        """What there is of everything that comes and goes, counted after garbage and free memory are given back."""
+        shrink_heap()
+        self._update_gauges()
+        return dataclasses.asdict(self.hub.current.stats.server) | census.objects()
+
     # Inside.
+
+    def _update_gauges(self) -> None:
+        stats = self.hub.current.stats.server
+        census.update(stats, self._state, self._pool, connections=self.connections, started=self._started)
 
     def _limit_resources(self) -> None:
         descriptors = descriptor_limit()
@@ -221,6 +237,8 @@ class Worker:
             state.slots.make_room()
         if not self._ticks % _FILE_TICKS:
             self._files.poll()
+        if not self._ticks % _CENSUS_TICKS:
+            self._update_gauges()
         if self._overload.sweep(now):
             actions = self._overload.actions
             state.overload = actions if actions.concerns_requests else None

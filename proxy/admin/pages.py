@@ -47,6 +47,10 @@ def admin_pages(state: AdminState) -> dict[str, Page]:
         "/listeners": page(listeners, "print listener addresses"),
         "/certs": page(lambda s, q: _json(certificates(s)), "print the workload's certificates"),
         "/certs/renew": page(renew, "renew the workload's certificate now", post=True),
+        "/memory": page(lambda s, q: _json(memory(s)), "print current allocation/heap usage"),
+        "/internals": page(
+            lambda s, q: _json(s.census()), "count what comes and goes: tasks, timers, connections"
+        ),
         "/stats": page(stats, "print statistics; ?filter=REGEX, ?usedonly, ?format=prometheus"),
         "/stats/prometheus": page(prometheus, "statistics in Prometheus's text format"),
         "/logging": page(logging_level, "change the log level: ?level=debug", post=True),
@@ -153,6 +157,11 @@ def _leaf(identity: Identity) -> dict[str, Any]:
 
 def _time(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def memory(state: AdminState) -> dict[str, str]:
+    """Envoy's ``Memory``, the part that applies: Python's allocators do not say what they hold and do not use."""
+    return {"total_physical_bytes": str(state.census().get("memory_physical_size", 0))}
 
 
 def renew(state: AdminState, query: Mapping[str, str]) -> Answer:

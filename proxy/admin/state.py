@@ -27,6 +27,7 @@ class AdminState:
         self.identities: IdentityManager | None = None
         self.session: DeltaSession | None = None
         self.ads: AdsClient | None = None
+        self.census: Callable[[], Mapping[str, Any]] = dict
         self.dump_static: Callable[[], Mapping[str, Any]] | None = None
         self.started = time.monotonic()
         self.tasks: set[asyncio.Task[Any]] = set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
 
@@ -11,6 +10,9 @@ log = logging.getLogger(__name__)
 
 def shrink_heap() -> None:
     """Collect cycles, then have the allocator return free pages. Without glibc only the first."""
+    # Not needed to serve: it would only make the start slower.
+    import ctypes
+
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is None:

@@ -57,6 +57,16 @@ class Pool:
         self._connections: set[UpstreamConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def open(self) -> int:
+        """Connections that are up, idle or busy."""
+        return len(self._connections)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a connection."""
+        return sum(len(queue.waiting) for queue in self._queues.values())
+
     def wait(self, cluster: Cluster, host: Host, waiter: Waiter) -> bool:
         """Have ``waiter`` told when it has a connection; false if too many wait already (flag ``UO``)."""
         if not cluster.breaker.try_pending():
