@@ -125,6 +125,7 @@ class Accepted(asyncio.BufferedProtocol):
         if not peer or not own:
             # Reset by the client before it was looked at.
             raw.abort()
+            self._logged = True
             self._leave()
             return
         self._connection = ConnectionInfo(plain(peer), plain(own), listener.name, self._state.next_id())
@@ -350,7 +351,15 @@ class Accepted(asyncio.BufferedProtocol):
             edge = self._state.edge(chain.http, HttpEdge)
             return Downstream(self._state, self._pool, connection, chain, edge, self._leave)
         assert chain.tcp is not None
-        relay = Relay(self._state, connection, chain.tcp, self._leave)
+        assert self._listener is not None
+        relay = Relay(
+            self._state,
+            connection,
+            chain.tcp,
+            self._leave,
+            plain=chain.tls is None,
+            limit=self._listener.config.per_connection_buffer_limit_bytes,
+        )
         self._session = relay.session
         return relay.client
 
@@ -390,6 +399,7 @@ class Accepted(asyncio.BufferedProtocol):
             if flag:
                 session.add_flag(flag)
             session.end = time.monotonic()
+        session.log_type = "NotSet"
         for log in listener.access_logs:
             log.log(session)
 

@@ -27,6 +27,7 @@ from proxy.overload.manager import Overload
 from proxy.overload.resources import cgroup_memory_limit, descriptor_limit
 from proxy.runtime.hub import Hub
 from proxy.runtime.runtime import Runtime
+from proxy.tcp.relay import Relay
 from proxy.tls.handshakes import MAX_HANDSHAKES, MAX_LISTENER_HANDSHAKES, Slots
 from proxy.tls.store import SecretStore
 from proxy.tls.watch import FileWatch
@@ -111,7 +112,10 @@ class Worker:
             raise
 
     async def drain(self, timeout: float) -> None:
-        """Stop accepting, answer with ``connection: close``, return when all is idle or after ``timeout`` seconds."""
+        """Stop accepting, answer with ``connection: close``, return when nobody is busy or after ``timeout`` seconds.
+
+        Relayed connections are never between two requests; those that are silent are not waited for.
+        """
         self._state.draining = self._admission.closed = True
         self._listeners.close()
         for connection in list(self._state.connections):
@@ -119,6 +123,7 @@ class Worker:
         if not self.connections:
             return
         self._idle.clear()
+        self._check_idle()
         try:
             async with asyncio.timeout(timeout):
                 await self._idle.wait()
@@ -136,6 +141,7 @@ class Worker:
         for connection in list(self._state.connections):
             connection.abort()
         self._pool.close()
+        self._state.pipes.close()
         if self._timer is not None:
             self._timer.cancel()
         self.log_files.flush()
@@ -215,6 +221,12 @@ class Worker:
         except OSError as error:
             log.error("%s; other listeners are not affected", error.strerror)
 
+    def _check_idle(self) -> None:
+        """End a drain that has nothing to wait for."""
+        silent = sum(isinstance(one, Relay) and not one.busy for one in self._state.connections)
+        if self.connections <= silent:
+            self._idle.set()
+
     def _tick(self) -> None:
         """The sweeper. It is scheduled again before anything that may fail."""
         state = self._state
@@ -239,6 +251,8 @@ class Worker:
             self._files.poll()
         if not self._ticks % _CENSUS_TICKS:
             self._update_gauges()
+            if state.draining:
+                self._check_idle()
         if self._overload.sweep(now):
             actions = self._overload.actions
             state.overload = actions if actions.concerns_requests else None

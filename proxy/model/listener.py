@@ -107,13 +107,24 @@ class HttpConnectionManager:
 
 @dataclass(frozen=True, slots=True)
 class TcpProxy:
-    """``TcpProxy``. ``idle_timeout`` seconds, 0 = off."""
+    """``TcpProxy``. Times in seconds, 0 = off; the jitter is a percentage.
+
+    ``back_off`` is base and maximum between connection attempts. ``connect_on_data``: the upstream connection waits for
+    the first byte (``upstream_connect_mode`` ON_DOWNSTREAM_DATA).
+    """
 
     stat_prefix: str
     clusters: tuple[WeightedCluster, ...]
     access_log: tuple[FileAccessLog, ...] = ()
     idle_timeout: float = 3600.0
     max_connect_attempts: int = 1
+    back_off: tuple[float, float] | None = None
+    max_downstream_connection_duration: float = 0.0
+    max_downstream_connection_duration_jitter: float = 0.0
+    connect_on_data: bool = False
+    max_early_data_bytes: int = 0
+    access_log_flush_interval: float = 0.0
+    flush_access_log_on_connected: bool = False
 
 
 TerminalFilter: TypeAlias = HttpConnectionManager | TcpProxy

@@ -163,6 +163,15 @@ class ListenerStats:
 
 
 @dataclass(slots=True, eq=False)
+class SpliceStats:
+    """``splice.*`` (Tulle's own): pipes that are open, how often none was free, and bytes that were copied for that."""
+
+    pipes_active: int = 0
+    pipes_exhausted: int = 0
+    copied_bytes: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class TlsInspectorStats:
     """``tls_inspector.*``, one object for all listeners."""
 

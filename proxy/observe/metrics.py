@@ -104,6 +104,7 @@ def gather(store: StatStore, clusters: Iterable[CountedCluster]) -> Iterator[Met
     for name, watched in (*store.overload.monitors.items(), *store.overload.actions.items()):
         yield from _group(watched, f"overload.{name}.", f"overload.{name}.", ())
     yield from _group(store.server, "server.", "server.", (), gauges=True)
+    yield from _group(store.splice, "splice.", "splice.", ())
     yield from _group(store.tls_inspector, "tls_inspector.", "tls_inspector.", ())
     yield from _group(store.http_inspector, "http_inspector.", "http_inspector.", ())
     for prefix, proxy_protocol in store.proxy_protocol.items():

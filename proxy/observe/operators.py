@@ -137,9 +137,14 @@ def _flags_long(x: Exchange) -> str:
     return ",".join(_LONG_FLAGS.get(flag, flag) for flag in x.flags.split(",")) if x.flags else "-"
 
 
+def _log_type(x: Exchange) -> str:
+    return x.log_type
+
+
 # Rare ones, as functions.
 _CALLED: dict[str, Callable[[Exchange], str | None]] = {
     "RESPONSE_FLAGS_LONG": _flags_long,
+    "ACCESS_LOG_TYPE": _log_type,
     "DOWNSTREAM_PEER_URI_SAN": _of_peer(lambda peer: ",".join(peer.uris)),
     "DOWNSTREAM_PEER_DNS_SAN": _of_peer(lambda peer: ",".join(peer.dns)),
     "DOWNSTREAM_PEER_SUBJECT": _of_peer(lambda peer: peer.subject),

@@ -13,6 +13,7 @@ from proxy.model.stats import (
     RbacStats,
     RouteStats,
     ServerStats,
+    SpliceStats,
     TcpStats,
     TlsInspectorStats,
 )
@@ -33,6 +34,7 @@ class StatStore:
         "rbac",
         "route",
         "server",
+        "splice",
         "tcp",
         "tls_inspector",
     )
@@ -48,6 +50,7 @@ class StatStore:
         self.overload = OverloadStats()
         self.proxy_protocol: dict[str, ProxyProtocolStats] = {}
         self.server = ServerStats()
+        self.splice = SpliceStats()
         self.tls_inspector = TlsInspectorStats()
         self.access_log = AccessLogStats() if access_log is None else access_log
 

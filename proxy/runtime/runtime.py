@@ -67,7 +67,11 @@ class HttpRuntime:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TcpRuntime:
-    """A compiled ``TcpProxy``. ``choose()`` gives the cluster of one connection, one of ``clusters``."""
+    """A compiled ``TcpProxy``. ``choose()`` gives the cluster of one connection, one of ``clusters``.
+
+    ``max_duration()`` gives the seconds that a connection may last, ``back_off(n)`` those before the connection attempt
+    after ``n`` failures.
+    """
 
     config: TcpProxy
     choose: Callable[[], Target]
@@ -75,6 +79,12 @@ class TcpRuntime:
     access_logs: tuple[AccessLogWriter, ...]
     idle_timeout: float
     max_connect_attempts: int
+    max_duration: Callable[[], float] | None
+    back_off: Callable[[int], float] | None
+    connect_on_data: bool
+    max_early_data: int
+    log_interval: float
+    log_on_connected: bool
     clusters: tuple[tuple[str, Cluster | None], ...]
 
 

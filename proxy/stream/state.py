@@ -28,6 +28,9 @@ class ExchangeState:
     (Continue) was answered here; ``done``: it is over, all was given back.
     """
 
+    log_type = "DownstreamEnd"
+    """What ``%ACCESS_LOG_TYPE%`` says: there is one line, at the end."""
+
     __slots__ = (
         "_breaker_held",
         "_deadline",

@@ -17,9 +17,9 @@ class Session:
 
     __slots__ = (
         "attempts", "bytes_received", "bytes_sent", "connection", "details", "end", "first_upstream_rx",
-        "first_upstream_tx", "flags", "head", "host", "path", "protocol", "remote", "request_end", "request_id",
-        "response", "route", "start", "start_wall", "status", "target", "upstream_failure_reason", "upstream_local",
-        "upstream_principal",
+        "first_upstream_tx", "flags", "head", "host", "log_type", "path", "protocol", "remote", "request_end",
+        "request_id", "response", "route", "start", "start_wall", "status", "target", "upstream_failure_reason",
+        "upstream_local", "upstream_principal",
     )  # fmt: skip
 
     def __init__(self, connection: ConnectionInfo) -> None:
@@ -45,6 +45,7 @@ class Session:
         self.bytes_sent = 0
         self.status = 0
         self.flags = ""
+        self.log_type = "NotSet"
         self.details = ""
         self.attempts = 0
         self.upstream_failure_reason = ""

@@ -9,8 +9,8 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Callable
-from typing import Literal, Protocol, TypeVar, cast
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 from proxy.cluster.cluster import Cluster
 from proxy.cluster.host import Host
@@ -33,6 +33,7 @@ class UpstreamApplication(Application, Protocol):
 
 
 App = TypeVar("App", bound=UpstreamApplication)
+T = TypeVar("T")
 
 
 class ConnectError(Exception):
@@ -43,16 +44,29 @@ class ConnectError(Exception):
         self.reason = reason
 
 
-async def connect(state: LoopState, cluster: Cluster, host: Host, make: Callable[[], App]) -> App:
+async def connect(
+    state: LoopState, cluster: Cluster, host: Host, make: Callable[[], App], preamble: bytes = b""
+) -> App:
     """Connect to ``host`` within the cluster's ``connect_timeout``; its ``connection_made`` was called on return.
 
-    Raises ``ConnectError``.
+    ``preamble`` goes before everything else, before TLS too. Raises ``ConnectError``.
     """
+    return await _timed(state, cluster, _connect(state, cluster, host, make, preamble))
+
+
+async def connect_plain(
+    state: LoopState, cluster: Cluster, host: Host, preamble: bytes = b""
+) -> socket.socket:
+    """As ``connect``, to a host without TLS: the non-blocking socket itself."""
+    return await _timed(state, cluster, _connect_tcp(state, cluster, host, preamble))
+
+
+async def _timed(state: LoopState, cluster: Cluster, connecting: Coroutine[Any, Any, T]) -> T:
     stats = cluster.stats
     started = state.loop.time()
     try:
         async with asyncio.timeout(cluster.config.connect_timeout):
-            app = await _connect(state, cluster, host, make)
+            made = await connecting
     except TimeoutError:
         stats.upstream_cx_connect_timeout += 1
         stats.upstream_cx_connect_fail += 1
@@ -61,13 +75,16 @@ async def connect(state: LoopState, cluster: Cluster, host: Host, make: Callable
         stats.upstream_cx_connect_fail += 1
         raise
     stats.cx_connect_ms.record(int((state.loop.time() - started) * 1000))
-    return app
+    return made
 
 
-async def _connect(state: LoopState, cluster: Cluster, host: Host, make: Callable[[], App]) -> App:
+async def _connect_tcp(state: LoopState, cluster: Cluster, host: Host, preamble: bytes) -> socket.socket:
     sock = _open_socket(cluster, host.address)
     try:
         await state.loop.sock_connect(sock, host.address)
+        if preamble:
+            # A new socket's buffer holds much more than this.
+            sock.send(preamble)
     except BaseException as error:
         sock.close()
         if isinstance(error, OSError) and not isinstance(error, TimeoutError):
@@ -75,6 +92,13 @@ async def _connect(state: LoopState, cluster: Cluster, host: Host, make: Callabl
                 "remote_connection_failure", f"delayed_connect_error: {os.strerror(error.errno or 0)}"
             ) from error
         raise
+    return sock
+
+
+async def _connect(
+    state: LoopState, cluster: Cluster, host: Host, make: Callable[[], App], preamble: bytes
+) -> App:
+    sock = await _connect_tcp(state, cluster, host, preamble)
     app = make()
     if host.tls is None:
         await state.loop.create_connection(lambda: cast(asyncio.BaseProtocol, app), sock=sock)

@@ -12,6 +12,7 @@ from proxy.runtime.runtime import HttpRuntime
 from proxy.tls.conn import Buffers
 from proxy.tls.handshakes import Budget, Slots
 from proxy.tls.store import SecretStore
+from proxy.upstream.pipes import Pipes
 
 E = TypeVar("E")
 
@@ -54,6 +55,7 @@ class LoopState:
         "loop",
         "now",
         "overload",
+        "pipes",
         "secrets",
         "shortened",
         "slots",
@@ -68,6 +70,7 @@ class LoopState:
         self.slots = Slots(loop.time)
         self.connections: set[Registered] = set()
         self.exchanges: set[Swept] = set()
+        self.pipes = Pipes(hub.current.stats.splice)
         self.inspecting: set[Swept] = set()
         self.now = loop.time()
         self.date = b""

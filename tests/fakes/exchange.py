@@ -67,5 +67,6 @@ class FakeExchange:
         self.attempts = 0
         self.upstream_failure_reason = ""
         self.protocol = "HTTP/1.1"
+        self.log_type = "DownstreamEnd"
         for name, value in more.items():
             setattr(self, name, value)

