@@ -247,12 +247,12 @@ class Worker:
                 connection.sweep(now)
             self._pool.sweep(now)
             state.slots.make_room()
+            if state.draining:
+                self._check_idle()
         if not self._ticks % _FILE_TICKS:
             self._files.poll()
         if not self._ticks % _CENSUS_TICKS:
             self._update_gauges()
-            if state.draining:
-                self._check_idle()
         if self._overload.sweep(now):
             actions = self._overload.actions
             state.overload = actions if actions.concerns_requests else None
