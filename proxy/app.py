@@ -7,14 +7,12 @@ What the first request does not need is imported after it.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxy.accept.sockets import listen
@@ -24,16 +22,20 @@ from proxy.model.address import SocketAddress
 from proxy.model.config import Config
 from proxy.model.overload import OverloadManager
 from proxy.observe.log_file import LogFiles
+from proxy.overload.heap import freeze_heap
 from proxy.overload.resources import raise_descriptor_limit
+from proxy.plane import DataPlane, SingleProcess
 from proxy.runtime.compile import CompileEnv
 from proxy.runtime.hub import Hub
 from proxy.runtime.runtime import Runtime
 from proxy.tls.store import SecretStore
+from proxy.xds import secrets
 
 if TYPE_CHECKING:
     from proxy.decoder import BootstrapDecoder
-    from proxy.discovery.discovery import Discovery
-    from proxy.model.tls import Secret
+    from proxy.discovery.discovery import Discovery, LiveCluster
+    from proxy.model.cluster import LoadAssignment
+    from proxy.workers.spawner import Spawner
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class Common:
     readiness: SocketAddress | None = None
     drain_time: float = 5.0
     mark: int = 0
+    workers: int = 1
     overload: OverloadManager | None = None
     listener_limits: Mapping[str, int] = field(default_factory=dict)
 
@@ -60,15 +63,16 @@ class Common:
 class Sidecar:
     """The parts that every sidecar has, started and stopped in order."""
 
-    def __init__(self, common: Common) -> None:
+    def __init__(self, common: Common, spawner: Spawner | None = None) -> None:
+        """``spawner``: makes ``common.workers`` processes; ``None``: this process serves itself."""
         self.common = common
+        self.failure: Exception | None = None
         self.log_files = LogFiles()
-        self.secrets = SecretStore(_parse_secret)
+        self.secrets = SecretStore(secrets.parse)
         self.hub = Hub(CompileEnv(log_files=self.log_files, hostname=socket.gethostname()))
         self.hub.join(self.secrets.prepare)
-        options = WorkerOptions(overload=common.overload, listener_limits=common.listener_limits)
         log.info("at most %d file descriptors", raise_descriptor_limit())
-        self.worker = Worker(self.hub, self.secrets, self.log_files, options)
+        self.plane = self._one_process() if spawner is None else self._several(spawner)
         self.loop = asyncio.get_running_loop()
         self.discovery: Discovery | None = None
         self.serves: Callable[[], bool] = lambda: False
@@ -78,9 +82,8 @@ class Sidecar:
         # A configuration that never comes must not put off garbage collection for ever.
         self._settle: asyncio.TimerHandle | None = self.loop.call_later(SETTLE, self._settled)
         self.hub.subscribe(self._swapped)
-        self.admin = AdminState(self.hub, self.log_files, self.drain_listeners)
-        self.admin.census = self.worker.census
-        self.admin.ready = lambda: not self.draining and self.serves()
+        self.admin = AdminState(self.hub, self.plane, self.drain_listeners)
+        self.admin.ready = lambda: not self.draining and self.serves() and self.plane.serving
 
     async def run_static(self, config: Config, decoder: BootstrapDecoder) -> None:
         """Serve ``config``, which ``decoder`` has decoded, until told to stop. Raises ``ConfigError``, ``OSError``."""
@@ -95,14 +98,15 @@ class Sidecar:
             await self.stopping.wait()
             await self.drain()
 
-    def new_identity(self, path: Path, bundle: str) -> None:
-        """Use the key and chain at ``path`` and the roots in ``bundle`` for handshakes from now on."""
-        self.secrets.set_identity(path, bundle)
+    def new_identity(self, key_and_chain: bytes, bundle: str) -> None:
+        """Use this key and chain and these roots (PEM) for handshakes from now on. Raises ``SecretError``."""
+        self.secrets.set_identity(key_and_chain, bundle)
+        self.plane.new_identity(key_and_chain, bundle)
 
     async def serve_data(self, stack: AsyncExitStack) -> None:
         """Open the listeners. Raises ``OSError``."""
-        await self.worker.start()
-        stack.push_async_callback(self.worker.stop)
+        stack.push_async_callback(self.plane.stop)
+        await self.plane.start()
         stack.push_async_callback(self._stop_discovery)
 
     async def serve_admin(self, stack: AsyncExitStack) -> None:
@@ -132,44 +136,63 @@ class Sidecar:
         """SIGTERM and SIGINT end the sidecar in order, SIGUSR1 opens the logs again."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self.stopping.set)
-        self.loop.add_signal_handler(signal.SIGUSR1, self.log_files.reopen)
+        self.loop.add_signal_handler(signal.SIGUSR1, self.plane.reopen_logs)
 
     def drain_listeners(self) -> None:
         """Begin to drain without ending (``POST /drain_listeners``): readiness off, no new connections."""
         self.draining = True
-        task = self.loop.create_task(self.worker.drain(self.common.drain_time))
+        task = self.loop.create_task(self.plane.drain(self.common.drain_time))
         task.add_done_callback(lambda done: done.exception())
 
     async def drain(self) -> None:
         """Take no new connections; return when the open ones are idle or the drain time is over."""
         self.draining = True
         log.info("draining for at most %.0f s", self.common.drain_time)
-        await self.worker.drain(self.common.drain_time)
+        await self.plane.drain(self.common.drain_time)
         if self._settle is not None:
             self._settle.cancel()
             self.on_settled()
+        if self.failure is not None:
+            raise self.failure
+
+    def _one_process(self) -> DataPlane:
+        common = self.common
+        options = WorkerOptions(overload=common.overload, listener_limits=common.listener_limits)
+        return SingleProcess(
+            self.hub, Worker(self.hub, self.secrets, self.log_files, options), self.log_files
+        )
+
+    def _several(self, spawner: Spawner) -> DataPlane:
+        from proxy.workers.pool import PoolOptions, WorkerPool
+
+        common = self.common
+        options = PoolOptions(common.workers, common.overload, common.listener_limits)
+        return WorkerPool(spawner, self.hub, options, self._fail)
+
+    def _fail(self, error: Exception) -> None:
+        """End in order, and with ``error``."""
+        self.failure = error
+        self.stopping.set()
 
     def _swapped(self, old: Runtime, new: Runtime) -> None:
         if self.discovery is None and any(c.config.type in _DNS_TYPES for c in new.clusters.values()):
             from proxy.discovery.discovery import Discovery
 
-            self.discovery = Discovery(self.loop, mark=self.common.mark)
+            self.discovery = Discovery(self.loop, mark=self.common.mark, publish=self._found)
         if self.discovery is not None:
             self.discovery.reconcile(dict(new.clusters))
         if self._settle is not None:
             self._settle.cancel()
         self._settle = self.loop.call_later(SETTLE, self._settled)
 
+    def _found(self, cluster: LiveCluster, assignment: LoadAssignment) -> None:
+        cluster.set_endpoints(assignment)
+        self.plane.endpoints(cluster.name, assignment)
+
     def _settled(self) -> None:
         self._settle = None
         self.on_settled()
-        # A large configuration makes each full collection cost milliseconds in the middle of requests; frozen, it
-        # costs nothing.
-        gc.collect()
-        gc.freeze()
-        # Requests leave few cycles behind: looking for them at every 700 allocations costs more than it frees.
-        gc.set_threshold(50_000, 20, 100)
-        gc.enable()
+        freeze_heap()
 
     async def _stop_discovery(self) -> None:
         if self.discovery is not None:
@@ -193,10 +216,3 @@ class Sidecar:
         pipe = decoder.pipe
         if pipe >= 0:
             self.loop.add_reader(pipe, ended)
-
-
-def _parse_secret(content: bytes, name: str) -> Secret:
-    # With it comes all of protobuf, for which only secrets in files are a reason.
-    from proxy.xds import secret_file
-
-    return secret_file.parse(content, name)

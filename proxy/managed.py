@@ -48,7 +48,8 @@ async def run_managed(sidecar: Sidecar, managed: Managed) -> None:
     )
 
     def new_identity(identity: Identity) -> None:
-        sidecar.new_identity(identity.path, "".join(_pem(der) for der in identity.bundle.roots))
+        pem = identity.key_pem + identity.chain_pem.encode("ascii")
+        sidecar.new_identity(pem, "".join(_pem(der) for der in identity.bundle.roots))
 
     identities.subscribe(new_identity)
     sidecar.admin.identities = identities

@@ -14,6 +14,7 @@ import click
 
 if TYPE_CHECKING:
     from proxy.model.address import SocketAddress
+    from proxy.workers.spawner import Spawner
     from proxy.xds.node import EgressListener, InboundListener
 
 ENV = "TULLE"
@@ -168,6 +169,13 @@ def set_up_logging(level: str) -> None:
 @click.option("--admin-address", default="127.0.0.1:15000", show_default=True, metavar="HOST:PORT|none")
 @click.option("--readiness-address", default="0.0.0.0:15021", show_default=True, metavar="HOST:PORT|none")
 @click.option("--access-log", default="/dev/stdout", show_default=True)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 128),
+    default=1,
+    show_default=True,
+    help="Processes that share the ports and the work. More than one pays where one core is not enough.",
+)
 @click.option("--drain-time", type=click.FloatRange(0), default=5.0, show_default=True, help="Seconds.")
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
@@ -186,9 +194,20 @@ def proxy(**options: Any) -> None:
     if options["config_path"] is not None:
         _static(options)
     else:
+        spawner = _spawner(options)
         import uvloop
 
-        uvloop.run(_managed(options))
+        uvloop.run(_managed(options, spawner))
+
+
+def _spawner(options: dict[str, Any]) -> Spawner | None:
+    """Fork the process that forks workers, while there is neither a thread nor an event loop nor a secret."""
+    if options["workers"] == 1:
+        return None
+    from proxy.workers.process import work
+    from proxy.workers.spawner import Spawner
+
+    return Spawner(work)
 
 
 def _static(options: dict[str, Any]) -> None:
@@ -196,10 +215,12 @@ def _static(options: dict[str, Any]) -> None:
 
     path = options["config_path"]
     decoder = BootstrapDecoder(path)
+    spawner = _spawner(options)
     import uvloop
 
     from proxy.app import Common, Sidecar
     from proxy.model.config import ConfigError
+    from proxy.workers.spawner import SpawnerDiedError
 
     async def run() -> None:
         decoded = decoder.result()
@@ -208,23 +229,25 @@ def _static(options: dict[str, Any]) -> None:
             readiness=None,
             drain_time=options["drain_time"],
             mark=options["capture_mark"],
+            workers=options["workers"],
             overload=decoded.overload,
             listener_limits=decoded.listener_limits,
         )
-        await Sidecar(common).run_static(decoded.config, decoder)
+        await Sidecar(common, spawner).run_static(decoded.config, decoder)
 
     try:
         uvloop.run(run())
     except ConfigError as error:
         raise click.ClickException(f"{path}: {error}") from error
-    except (OSError, DecoderDiedError) as error:
+    except (OSError, DecoderDiedError, SpawnerDiedError) as error:
         raise click.ClickException(str(error)) from error
 
 
-async def _managed(options: dict[str, Any]) -> None:
+async def _managed(options: dict[str, Any], spawner: Spawner | None) -> None:
     from proxy.app import Common, Sidecar
     from proxy.managed import Managed, run_managed
     from proxy.tls.identity import IdentityError
+    from proxy.workers.spawner import SpawnerDiedError
     from proxy.xds.node import NodeOptions
 
     xds = address(options["control_plane"], "--control-plane")
@@ -259,10 +282,11 @@ async def _managed(options: dict[str, Any]) -> None:
         readiness=optional_address(options["readiness_address"], "--readiness-address"),
         drain_time=options["drain_time"],
         mark=options["capture_mark"],
+        workers=options["workers"],
     )
     try:
-        await run_managed(Sidecar(common), managed)
-    except (IdentityError, OSError) as error:
+        await run_managed(Sidecar(common, spawner), managed)
+    except (IdentityError, OSError, SpawnerDiedError) as error:
         raise click.ClickException(str(error)) from error
 
 

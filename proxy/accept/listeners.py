@@ -19,13 +19,33 @@ from proxy.runtime.runtime import ListenerRuntime, Runtime, bound_addresses
 
 
 @dataclass(frozen=True, slots=True)
-class _Key:
+class SocketKey:
     """What makes two sockets different."""
 
     listener: str
     address: SocketAddress
     ipv4_compat: bool
     backlog: int
+
+
+Open = Callable[[SocketKey], socket.socket]
+"""Gives a listening socket, which is then the caller's. Raises ``OSError``."""
+
+
+def bind(key: SocketKey) -> socket.socket:
+    """A socket of this process alone."""
+    return listen(key.address, ipv4_compat=key.ipv4_compat, backlog=key.backlog, reuse_port=False)
+
+
+def wanted_sockets(runtime: Runtime) -> dict[SocketKey, ListenerRuntime]:
+    """The sockets that the listeners of ``runtime`` need."""
+    return {
+        SocketKey(
+            listener.name, address, listener.config.ipv4_compat, listener.config.tcp_backlog_size
+        ): listener
+        for listener in runtime.listeners.values()
+        for address in bound_addresses(listener.config)
+    }
 
 
 @dataclass(slots=True, eq=False)
@@ -44,13 +64,12 @@ class Listeners:
         self,
         loop: asyncio.AbstractEventLoop,
         make: Callable[[str, frozenset[int]], asyncio.BaseProtocol],
-        *,
-        reuse_port: bool,
+        open_socket: Open = bind,
     ) -> None:
         self._loop = loop
         self._make = make
-        self._reuse_port = reuse_port
-        self._open: dict[_Key, _Open] = {}
+        self._open_socket = open_socket
+        self._open: dict[SocketKey, _Open] = {}
         self._paused = False
         self.errors: dict[str, str] = {}
 
@@ -67,11 +86,7 @@ class Listeners:
         Raises ``OSError`` for the first address that cannot be bound, after all others were seen to; ``errors`` then
         has them all, by listener.
         """
-        wanted: dict[_Key, ListenerRuntime] = {}
-        for listener in runtime.listeners.values():
-            config = listener.config
-            for address in bound_addresses(config):
-                wanted[_Key(listener.name, address, config.ipv4_compat, config.tcp_backlog_size)] = listener
+        wanted = wanted_sockets(runtime)
         for key in [key for key in self._open if key not in wanted]:
             self._close(self._open.pop(key))
         self.errors = {}
@@ -80,9 +95,7 @@ class Listeners:
             if key in self._open:
                 continue
             try:
-                sock = listen(
-                    key.address, ipv4_compat=key.ipv4_compat, backlog=key.backlog, reuse_port=self._reuse_port
-                )
+                sock = self._open_socket(key)
             except OSError as error:
                 self.errors[key.listener] = str(error.strerror)
                 failure = failure or OSError(error.errno, f"listener {key.listener!r}: {error.strerror}")

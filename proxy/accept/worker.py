@@ -17,7 +17,7 @@ from typing import Any, Final
 from proxy.accept import census
 from proxy.accept.accepted import Accepted
 from proxy.accept.admission import Admission
-from proxy.accept.listeners import Listeners
+from proxy.accept.listeners import Listeners, Open, bind
 from proxy.model.connection import Address
 from proxy.model.overload import OverloadManager
 from proxy.observe.log_file import LogFiles
@@ -50,13 +50,13 @@ class WorkerOptions:
     """``max_connections``: open at one time over all listeners; more are closed (``downstream_global_cx_overflow``). By
     default half of the descriptors, since each may need an upstream connection.
 
-    ``reuse_port``: other workers listen on the same addresses. ``overload``: ``None`` = ``default_overload``.
+    ``open_socket``: where listening sockets come from. ``overload``: ``None`` = ``default_overload``.
     ``listener_limits``: connections at one time by listener name (``downstream_cx_overflow``). ``max_handshakes`` and
     ``max_listener_handshakes``: TLS handshakes under way at one time; more connections wait (``ssl.handshake_queued``).
     """
 
     max_connections: int | None = None
-    reuse_port: bool = False
+    open_socket: Open = bind
     overload: OverloadManager | None = None
     listener_limits: Mapping[str, int] = field(default_factory=dict)
     max_handshakes: int = MAX_HANDSHAKES
@@ -101,7 +101,7 @@ class Worker:
         self._files = FileWatch(self.secrets)
         self._pool = Pool(self._state)
         self._limit_resources()
-        self._listeners = Listeners(loop, self._accept, reuse_port=self.options.reuse_port)
+        self._listeners = Listeners(loop, self._accept, self.options.open_socket)
         self._started = loop.time()
         self._tick()
         self.hub.subscribe(self._swapped)

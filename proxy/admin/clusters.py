@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from proxy.cluster.cluster import Cluster
 from proxy.cluster.host import Host
+from proxy.observe.totals import HostCounts
+
+Hosts = Mapping[str, Mapping[str, HostCounts]]
 
 
-def clusters_text(clusters: Iterable[Cluster]) -> str:
-    """``cluster::key::value`` and ``cluster::host::key::value`` lines, as Envoy prints them."""
+def clusters_text(clusters: Iterable[Cluster], counts: Hosts) -> str:
+    """``cluster::key::value`` and ``cluster::host::key::value`` lines, as Envoy prints them.
+
+    ``counts``: by cluster and host label, what others count; a host that is not in it counts for itself.
+    """
     lines: list[str] = []
     for cluster in sorted(clusters, key=lambda c: c.name):
         limits = cluster.breaker.limits
@@ -20,35 +26,40 @@ def clusters_text(clusters: Iterable[Cluster]) -> str:
             lines.append(f"{name}::default_priority::{key}::{getattr(limits, key)}")
         lines.append(f"{name}::added_via_api::{str(cluster.config.type != 'STATIC').lower()}")
         for host in cluster.hosts:
-            lines.extend(f"{name}::{host.label}::{key}::{value}" for key, value in host_facts(host))
+            facts = host_facts(host, counts.get(name, {}).get(host.label, host))
+            lines.extend(f"{name}::{host.label}::{key}::{value}" for key, value in facts)
     return "".join(f"{line}\n" for line in lines)
 
 
-def host_facts(host: Host) -> list[tuple[str, object]]:
+def host_facts(host: Host, counts: Host | HostCounts) -> list[tuple[str, object]]:
     """What there is to say of a host, under Envoy's names."""
     return [
-        ("cx_active", host.cx_active),
-        ("rq_active", host.active),
-        ("rq_error", host.rq_error),
-        ("rq_success", host.rq_success),
-        ("rq_total", host.rq_total),
+        ("cx_active", counts.cx_active),
+        ("rq_active", counts.active),
+        ("rq_error", counts.rq_error),
+        ("rq_success", counts.rq_success),
+        ("rq_total", counts.rq_total),
         ("hostname", host.hostname),
-        ("health_flags", health_flags(host)),
+        ("health_flags", health_flags(counts)),
         ("weight", host.weight),
         ("priority", host.priority),
         ("transport_socket", "tls" if host.tls is not None else "raw_buffer"),
     ]
 
 
-def health_flags(host: Host) -> str:
+def health_flags(host: Host | HostCounts) -> str:
     """``healthy``, or Envoy's flags for what is wrong."""
     if not host.healthy:
         return "/failed_eds_health"
     return "/degraded_eds_health" if host.degraded else "healthy"
 
 
-def clusters_json(clusters: Iterable[Cluster]) -> dict[str, Any]:
+def clusters_json(clusters: Iterable[Cluster], counts: Hosts) -> dict[str, Any]:
     """Envoy's ``admin.v3.Clusters``."""
+
+    def counted(cluster: Cluster, host: Host) -> Host | HostCounts:
+        return counts.get(cluster.name, {}).get(host.label, host)
+
     return {
         "cluster_statuses": [
             {
@@ -62,10 +73,12 @@ def clusters_json(clusters: Iterable[Cluster]) -> dict[str, Any]:
                         "hostname": host.hostname,
                         "weight": host.weight,
                         "priority": host.priority,
-                        "health_status": {"eds_health_status": "HEALTHY" if host.healthy else "UNHEALTHY"},
+                        "health_status": {
+                            "eds_health_status": "HEALTHY" if counted(cluster, host).healthy else "UNHEALTHY"
+                        },
                         "stats": [
                             {"name": key, "value": str(value)}
-                            for key, value in host_facts(host)
+                            for key, value in host_facts(host, counted(cluster, host))
                             if isinstance(value, int) and key not in ("weight", "priority")
                         ],
                     }

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from proxy.admin.clusters import clusters_json, clusters_text
@@ -35,7 +35,9 @@ def admin_pages(state: AdminState) -> dict[str, Page]:
     """All pages of the admin port."""
 
     def page(
-        handler: Callable[[AdminState, Mapping[str, str]], Answer], text: str, post: bool = False
+        handler: Callable[[AdminState, Mapping[str, str]], Answer | Awaitable[Answer]],
+        text: str,
+        post: bool = False,
     ) -> Page:
         return Page(lambda query: handler(state, query), text, post)
 
@@ -47,10 +49,8 @@ def admin_pages(state: AdminState) -> dict[str, Page]:
         "/listeners": page(listeners, "print listener addresses"),
         "/certs": page(lambda s, q: _json(certificates(s)), "print the workload's certificates"),
         "/certs/renew": page(renew, "renew the workload's certificate now", post=True),
-        "/memory": page(lambda s, q: _json(memory(s)), "print current allocation/heap usage"),
-        "/internals": page(
-            lambda s, q: _json(s.census()), "count what comes and goes: tasks, timers, connections"
-        ),
+        "/memory": page(memory, "print current allocation/heap usage"),
+        "/internals": page(internals, "count what comes and goes: tasks, timers, connections"),
         "/stats": page(stats, "print statistics; ?filter=REGEX, ?usedonly, ?format=prometheus"),
         "/stats/prometheus": page(prometheus, "statistics in Prometheus's text format"),
         "/logging": page(logging_level, "change the log level: ?level=debug", post=True),
@@ -89,20 +89,22 @@ def server_info(state: AdminState, query: Mapping[str, str]) -> Answer:
             "version": "tulle",
             "state": "LIVE" if state.ready() else "PRE_INITIALIZING",
             "uptime_current_epoch": f"{int(time.monotonic() - state.started)}s",
-            "command_line_options": {},
+            "command_line_options": {"concurrency": state.hub.current.stats.server.concurrency},
             "config_version": state.hub.current.version,
             "control_plane_connected": state.ads is not None and state.ads.connected,
             "pid": os.getpid(),
+            "worker_pids": state.plane.pids(),
         }
     )
 
 
-def clusters(state: AdminState, query: Mapping[str, str]) -> Answer:
+async def clusters(state: AdminState, query: Mapping[str, str]) -> Answer:
     """Envoy's ``/clusters``, text or JSON."""
+    hosts = (await state.plane.counted()).hosts
     found = state.hub.current.clusters.values()
     if query.get("format") == "json":
-        return _json(clusters_json(found))
-    return Answer(clusters_text(found))
+        return _json(clusters_json(found, hosts))
+    return Answer(clusters_text(found, hosts))
 
 
 def listeners(state: AdminState, query: Mapping[str, str]) -> Answer:
@@ -159,9 +161,15 @@ def _time(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def memory(state: AdminState) -> dict[str, str]:
+async def memory(state: AdminState, query: Mapping[str, str]) -> Answer:
     """Envoy's ``Memory``, the part that applies: Python's allocators do not say what they hold and do not use."""
-    return {"total_physical_bytes": str(state.census().get("memory_physical_size", 0))}
+    found = await state.plane.census()
+    return _json({"total_physical_bytes": str(found.get("memory_physical_size", 0))})
+
+
+async def internals(state: AdminState, query: Mapping[str, str]) -> Answer:
+    """What comes and goes, for whoever looks for a leak."""
+    return _json(await state.plane.census())
 
 
 def renew(state: AdminState, query: Mapping[str, str]) -> Answer:
@@ -181,17 +189,18 @@ def _renewed(state: AdminState, task: asyncio.Task[Any]) -> None:
         log.warning("renewal on request failed: %s", task.exception())
 
 
-def stats(state: AdminState, query: Mapping[str, str]) -> Answer:
+async def stats(state: AdminState, query: Mapping[str, str]) -> Answer:
     """``name: value`` a line, sorted."""
     from proxy.observe import metrics
 
     if query.get("format") == "prometheus":
-        return prometheus(state, query)
+        return await prometheus(state, query)
+    counted = await state.plane.counted()
     try:
         return Answer(
             metrics.stats_text(
-                state.hub.current.stats,
-                state.hub.current.clusters.values(),
+                counted.stats,
+                counted.clusters,
                 pattern=query.get("filter"),
                 used_only="usedonly" in query,
             )
@@ -200,12 +209,12 @@ def stats(state: AdminState, query: Mapping[str, str]) -> Answer:
         return Answer(f"filter: {error}\n", 400)
 
 
-def prometheus(state: AdminState, query: Mapping[str, str]) -> Answer:
+async def prometheus(state: AdminState, query: Mapping[str, str]) -> Answer:
     """Prometheus's text exposition."""
     from proxy.observe import metrics
 
-    current = state.hub.current
-    return Answer(metrics.prometheus_text(current.stats, current.clusters.values()), 200, PROMETHEUS)
+    counted = await state.plane.counted()
+    return Answer(metrics.prometheus_text(counted.stats, counted.clusters), 200, PROMETHEUS)
 
 
 def logging_level(state: AdminState, query: Mapping[str, str]) -> Answer:
@@ -214,12 +223,13 @@ def logging_level(state: AdminState, query: Mapping[str, str]) -> Answer:
     if level not in LEVELS:
         return Answer(f"level: {level!r} is not one of {', '.join(LEVELS)}\n", 400)
     logging.getLogger().setLevel(level.upper())
+    state.plane.log_level(level)
     return Answer(f"log level is {level}\n")
 
 
 def reopen(state: AdminState, query: Mapping[str, str]) -> Answer:
     """After log rotation."""
-    state.log_files.reopen()
+    state.plane.reopen_logs()
     return Answer("OK\n")
 
 

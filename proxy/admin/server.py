@@ -10,7 +10,7 @@ import asyncio
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import parse_qsl, urlsplit
@@ -36,7 +36,7 @@ class Answer:
     content_type: str = "text/plain; charset=UTF-8"
 
 
-Handler = Callable[[Mapping[str, str]], Answer]
+Handler = Callable[[Mapping[str, str]], Answer | Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class AdminServer:
             return Answer("bad request\n", 400), False
         is_head = head.method == b"HEAD"
         refusal = self._refuse(head, writer) if self._local_only else None
-        return (refusal or self._page(head)), is_head
+        return (refusal or await self._page(head)), is_head
 
     def _refuse(self, head: Head, writer: asyncio.StreamWriter) -> Answer | None:
         peer = str(writer.get_extra_info("peername")[0])
@@ -122,7 +122,7 @@ class AdminServer:
         self.refused += 1
         return Answer("the admin endpoint is for this host only: use localhost\n", 403)
 
-    def _page(self, head: Head) -> Answer:
+    async def _page(self, head: Head) -> Answer:
         url = urlsplit(head.target.decode("latin-1"))
         page = self._pages.get(url.path.rstrip("/") or "/")
         if page is None:
@@ -134,7 +134,8 @@ class AdminServer:
         if not page.post and method not in ("GET", "HEAD"):
             return Answer(f"{url.path} only reads: use GET\n", 405)
         try:
-            return page.handler(dict(parse_qsl(url.query, keep_blank_values=True)))
+            answer = page.handler(dict(parse_qsl(url.query, keep_blank_values=True)))
+            return answer if isinstance(answer, Answer) else await answer
         except Exception:
             # A page that fails must not look like a sidecar that is gone.
             log.exception("admin page %s failed", url.path)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from proxy.observe.log_file import LogFiles
+from proxy.plane import DataPlane
 from proxy.runtime.hub import Hub
 
 if TYPE_CHECKING:
@@ -19,15 +19,14 @@ if TYPE_CHECKING:
 class AdminState:
     """The parts of a sidecar; those of a control plane are ``None`` without one."""
 
-    def __init__(self, hub: Hub, log_files: LogFiles, drain_listeners: Callable[[], None]) -> None:
+    def __init__(self, hub: Hub, plane: DataPlane, drain_listeners: Callable[[], None]) -> None:
         self.hub = hub
-        self.log_files = log_files
+        self.plane = plane
         self.drain_listeners = drain_listeners
         self.ready: Callable[[], bool] = lambda: False
         self.identities: IdentityManager | None = None
         self.session: DeltaSession | None = None
         self.ads: AdsClient | None = None
-        self.census: Callable[[], Mapping[str, Any]] = dict
         self.dump_static: Callable[[], Mapping[str, Any]] | None = None
         self.started = time.monotonic()
         self.tasks: set[asyncio.Task[Any]] = set()

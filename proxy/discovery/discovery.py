@@ -36,6 +36,11 @@ class LiveCluster(Protocol):
     def set_endpoints(self, assignment: LoadAssignment) -> None: ...
 
 
+def set_endpoints(cluster: LiveCluster, assignment: LoadAssignment) -> None:
+    """Give an answer to the cluster itself."""
+    cluster.set_endpoints(assignment)
+
+
 class LookupStats:
     """Envoy's ``cluster.<name>.update_*`` counters."""
 
@@ -49,7 +54,10 @@ class LookupStats:
 
 
 class Discovery:
-    """Runs the lookups of a sidecar's DNS clusters on ``loop``; ``mark`` goes onto every socket."""
+    """Runs the lookups of a sidecar's DNS clusters on ``loop``; ``mark`` goes onto every socket.
+
+    ``publish`` is called with every answer that differs from the one before.
+    """
 
     def __init__(
         self,
@@ -58,8 +66,10 @@ class Discovery:
         mark: int = 0,
         resolver_factory: Callable[[Cluster, int], Resolver] | None = None,
         jitter: Callable[[], float] = random.random,
+        publish: Callable[[LiveCluster, LoadAssignment], None] = set_endpoints,
     ) -> None:
         self._loop = loop
+        self._publish = publish
         self._mark = mark
         self._make_resolver = resolver_factory or make_resolver
         self._jitter = jitter
@@ -115,7 +125,7 @@ class Discovery:
             if not any(locality.endpoints for locality in assignment.localities):
                 stats.empty += 1
             if assignment != last:
-                cluster.set_endpoints(assignment)
+                self._publish(cluster, assignment)
                 last = assignment
             await asyncio.sleep(self._delay(config, ttl))
 

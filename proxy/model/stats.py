@@ -338,10 +338,14 @@ class ConnectionLimitStats:
 class ServerStats:
     """``server.*``: what the process holds now, renewed about once a second.
 
+    ``concurrency`` is the number of workers, ``worker_restarts`` how many were replaced because they had died.
+
     The ``memory_*`` ones, ``total_connections`` and ``uptime`` are Envoy's; the others are what must be back at the
     start when a load is over.
     """
 
+    concurrency: int = 0
+    worker_restarts: int = 0
     uptime: int = 0
     memory_physical_size: int = 0
     total_connections: int = 0

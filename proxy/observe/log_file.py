@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import select
+import stat
 
 from proxy.model.stats import AccessLogStats
 
@@ -21,9 +23,31 @@ class LogFile:
     Lines beyond ``max_buffer_bytes`` are dropped and counted. Failures to open or write are counted and logged once.
     """
 
-    __slots__ = ("_buffered", "_failing", "_fd", "_left", "_lines", "max_buffer_bytes", "path", "stats")
+    __slots__ = (
+        "_buffered",
+        "_failing",
+        "_fd",
+        "_left",
+        "_lines",
+        "_pieces",
+        "max_buffer_bytes",
+        "path",
+        "shared",
+        "stats",
+    )
 
-    def __init__(self, path: str, stats: AccessLogStats, *, max_buffer_bytes: int = MAX_BUFFER_BYTES) -> None:
+    def __init__(
+        self,
+        path: str,
+        stats: AccessLogStats,
+        *,
+        max_buffer_bytes: int = MAX_BUFFER_BYTES,
+        shared: bool = False,
+    ) -> None:
+        """``shared``: others write to it, too; lines are not mixed with theirs (in a pipe: lines of up to 4 KiB)."""
+        self.shared = shared
+        # Appending to a file is atomic whatever its size; writing to a pipe is up to PIPE_BUF (POSIX, write).
+        self._pieces = False
         self.path = path
         self.stats = stats
         self.max_buffer_bytes = max_buffer_bytes
@@ -51,10 +75,11 @@ class LogFile:
             return
         data = self._left + "".join(self._lines).encode("utf-8", "backslashreplace")
         self._lines.clear()
+        written = 0
         try:
-            written = 0
             while written < len(data):
-                written += os.write(self._fd, data[written:] if written else data)
+                end = _whole_lines(data, written) if self._pieces else len(data)
+                written += os.write(self._fd, data[written:end] if written or end < len(data) else data)
         except BlockingIOError:
             pass
         except OSError as error:
@@ -91,6 +116,7 @@ class LogFile:
             self.stats.reopen_failed += 1
             self._failed(error)
             return False
+        self._pieces = self.shared and stat.S_ISFIFO(os.fstat(self._fd).st_mode)
         return True
 
     def _close(self) -> None:
@@ -104,20 +130,29 @@ class LogFile:
             _log.warning("access log %s: %s", self.path, error)
 
 
+def _whole_lines(data: bytes, start: int) -> int:
+    """Where to end a write that begins at ``start``, so that it is whole lines and, if it can be, atomic."""
+    end = start + select.PIPE_BUF
+    if end >= len(data):
+        return len(data)
+    return data.rfind(b"\n", start, end) + 1 or data.find(b"\n", end) + 1 or len(data)
+
+
 class LogFiles:
     """All log files of a process by path. The worker calls ``flush()`` every 100 ms and ``close()`` at exit."""
 
-    __slots__ = ("files", "stats")
+    __slots__ = ("files", "shared", "stats")
 
-    def __init__(self, stats: AccessLogStats | None = None) -> None:
+    def __init__(self, stats: AccessLogStats | None = None, *, shared: bool = False) -> None:
         self.files: dict[str, LogFile] = {}
+        self.shared = shared
         self.stats = AccessLogStats() if stats is None else stats
 
     def open(self, path: str) -> LogFile:
         """The file at ``path``; it is opened when first written to."""
         file = self.files.get(path)
         if file is None:
-            file = self.files[path] = LogFile(path, self.stats)
+            file = self.files[path] = LogFile(path, self.stats, shared=self.shared)
         return file
 
     def flush(self) -> None:

@@ -44,6 +44,14 @@ _GAUGE = re.compile(
     r"|^(?:membership_(?:healthy|degraded|total)|max_host_weight|active|active_connections|scale_percent|pressure)$"
 )
 
+# Among the gauges of the server.
+_COUNTERS = frozenset({"worker_restarts"})
+
+
+def is_gauge(name: str) -> bool:
+    """Whether the field ``name`` of a class in ``proxy.model.stats`` goes down, too."""
+    return _GAUGE.search(name) is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -171,7 +179,11 @@ def _group(
         elif name.startswith("ssl_"):
             name = "ssl." + name[4:]
         yield Metric(
-            prefix + name, family + name, labels, value, gauge=gauges or _GAUGE.search(name) is not None
+            prefix + name,
+            family + name,
+            labels,
+            value,
+            gauge=(gauges and name not in _COUNTERS) or is_gauge(name),
         )
 
 

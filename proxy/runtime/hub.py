@@ -37,21 +37,30 @@ class Hub:
 
     def check(self, config: Config) -> None:
         """Try whether ``config`` could be used, and change nothing. Raises ``ConfigError``."""
-        compile_config(config, self.current, self._env)
-        for prepare in self._parts:
-            prepare(config)
+        self.prepare(config)
 
     def apply(self, config: Config) -> Runtime:
         """Compile ``config`` and make it current.
 
         Raises ``ConfigError`` with the field path if it cannot be used; then nothing has changed.
         """
+        return self.prepare(config)()
+
+    def prepare(self, config: Config) -> Callable[[], Runtime]:
+        """Compile ``config`` and change nothing. Raises ``ConfigError``.
+
+        What is returned makes it current and cannot fail; it must not be called any more once another one was.
+        """
         old = self.current
         new = compile_config(config, old, self._env)
         prepared = [prepare(config) for prepare in self._parts]
-        for step in (*new.commit, *prepared):
-            step()
-        self.current = new
-        for on_swap in self._subscribers:
-            on_swap(old, new)
-        return new
+
+        def commit() -> Runtime:
+            for step in (*new.commit, *prepared):
+                step()
+            self.current = new
+            for on_swap in self._subscribers:
+                on_swap(old, new)
+            return new
+
+        return commit
