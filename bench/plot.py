@@ -1,7 +1,7 @@
 """The plot of ``docs/performance.md``: every metric as a ratio to Envoy, a mark for each kind, on a logarithmic scale.
 
 SVG from a run's rows, in a form that is the same for the same rows. Left is always better: where more is better the
-ratio is turned over. It carries its own colours for light and dark pages.
+ratio is turned over. It carries its own colours, and its own ground, for light and dark viewers.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ _MARKS = {
     "nginx": '<rect class="nginx" x="{left}" y="{top}" width="8" height="8"/>',
 }
 _STYLE = """
+  .page { fill: #ffffff }
   text { font: 12px system-ui, 'DejaVu Sans', sans-serif; fill: #24292f }
   .title { font-size: 15px; font-weight: 600 }
   .faint { fill: #59636e }
@@ -29,6 +30,7 @@ _STYLE = """
   .missed { fill: #cf222e }
   .haproxy, .nginx { fill: none; stroke: #59636e; stroke-width: 1.5 }
   @media (prefers-color-scheme: dark) {
+    .page { fill: #0d1117 }
     text { fill: #f0f6fc }
     .faint { fill: #9198a1 }
     .grid { stroke: #3d444d }
@@ -80,6 +82,7 @@ def svg(rows: list[Row], date: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 40}" role="img" '
         f'aria-label="Cost of each kind of proxy as a ratio to Envoy">',
         f"<style>{_STYLE}</style>",
+        f'<rect class="page" width="{width}" height="{bottom + 40}" rx="6"/>',
         f'<text class="title" x="12" y="24">Cost as a ratio to Envoy, {escape(date)} (left is better)</text>',
         *_legend(),
     ]
