@@ -47,7 +47,7 @@ class Limiter(Protocol):
     def leave(self) -> None: ...
 
 
-class Accepted(asyncio.BufferedProtocol):
+class Accepted(asyncio.Protocol):
     """The protocol of a new connection; it replaces itself on the transport with the application's."""
 
     __slots__ = (
@@ -144,15 +144,12 @@ class Accepted(asyncio.BufferedProtocol):
                 return
         self._choose_chain()
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._state.buffers.read
-
-    def buffer_updated(self, nbytes: int) -> None:
+    def data_received(self, data: bytes) -> None:
         if not self._inspecting:
             return
         assert self._listener is not None and self._first is not None
         try:
-            done = self._first.feed(self._state.buffers.read[:nbytes])
+            done = self._first.feed(data)
         except FirstBytesError as error:
             self._listener.stats.downstream_listener_filter_error += 1
             self._refuse("", str(error))

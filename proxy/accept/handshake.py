@@ -17,7 +17,7 @@ from proxy.tls.handshakes import MAX_HANDSHAKE_BYTES
 from proxy.upstream.loop_state import LoopState
 
 
-class Handshake(asyncio.BufferedProtocol):
+class Handshake(asyncio.Protocol):
     """``on_secured`` judges and gives the application, as for ``TlsConn``; ``on_failed`` is told why there is none.
 
     Whoever takes or ends the connection calls ``leave``.
@@ -71,12 +71,9 @@ class Handshake(asyncio.BufferedProtocol):
 
     # What the transport does.
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._state.buffers.read
-
-    def buffer_updated(self, nbytes: int) -> None:
+    def data_received(self, data: bytes) -> None:
         if not self._over:
-            self._received(self._state.buffers.read[:nbytes])
+            self._received(data)
 
     def eof_received(self) -> bool:
         return False
@@ -121,7 +118,7 @@ class Handshake(asyncio.BufferedProtocol):
 
     # Inside.
 
-    def _received(self, data: bytes | memoryview) -> None:
+    def _received(self, data: bytes) -> None:
         first = not self._early
         self._early += data
         if not first:

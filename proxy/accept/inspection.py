@@ -51,7 +51,7 @@ class FirstBytes:
         """Whether a filter wants to see more."""
         return bool(self._left)
 
-    def feed(self, data: memoryview) -> bool:
+    def feed(self, data: bytes) -> bool:
         """Take bytes; whether all filters are done. Raises ``FirstBytesError``."""
         self.early += data
         left = self._left

@@ -27,7 +27,7 @@ from proxy.upstream.pool import Pool
 _UPSTREAM, _PIPELINED = 1, 2
 
 
-class Downstream(asyncio.BufferedProtocol):
+class Downstream(asyncio.Protocol):
     """One client connection. ``keep``: whether it outlives the exchange under way. ``added``: fields that every request
     on it gets that has none of them.
 
@@ -123,12 +123,6 @@ class Downstream(asyncio.BufferedProtocol):
             stats.downstream_cx_ssl_total += 1
             stats.downstream_cx_ssl_active += 1
         self.state.connections.add(self)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self.state.buffers.read
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self.state.buffers.read[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         self._http.stats.downstream_cx_rx_bytes_total += len(data)

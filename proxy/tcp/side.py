@@ -23,7 +23,7 @@ class Relaying(Protocol):
     def side_free(self, side: Side) -> None: ...
 
 
-class Side(asyncio.BufferedProtocol):
+class Side(asyncio.Protocol):
     """``ended``: it sends no more; ``lost``: it is gone."""
 
     __slots__ = ("_held", "_relay", "ended", "lost", "principal", "transport")
@@ -39,12 +39,6 @@ class Side(asyncio.BufferedProtocol):
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self._relay.opened(self)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._relay.state.buffers.read
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._relay.received(self, bytes(self._relay.state.buffers.read[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         self._relay.received(self, data)

@@ -16,8 +16,8 @@ from proxy.tls.context import TlsContext
 from proxy.tls.errors import FloodError, HandshakeError, TruncatedError
 from proxy.tls.handshakes import MAX_HANDSHAKE_BYTES, Budget
 
-READ_SIZE: Final = 64 * 1024
-"""Larger reads make the allocator map and unmap memory for each."""
+FEED_SIZE: Final = 64 * 1024
+"""Bytes given to the engine at one time: its buffers never shrink."""
 MAX_BARREN_BYTES: Final = 64 * 1024
 """What a peer may send without any application data in it: tickets, alerts, key updates, pieces of a record."""
 _RECORD: Final = 16 * 1024
@@ -29,8 +29,8 @@ class Buffers:
     __slots__ = ("plain", "read")
 
     def __init__(self) -> None:
-        self.read = memoryview(bytearray(READ_SIZE))
-        self.plain = memoryview(bytearray(READ_SIZE + _RECORD))
+        self.read = memoryview(bytearray(FEED_SIZE))
+        self.plain = memoryview(bytearray(FEED_SIZE + _RECORD))
 
 
 class Transport(Protocol):
@@ -58,7 +58,7 @@ class Application(Protocol):
     def resume_writing(self) -> None: ...
 
 
-class TlsConn(asyncio.BufferedProtocol):
+class TlsConn(asyncio.Protocol):
     """One TLS connection.
 
     After the handshake ``on_secured(self)`` judges the peer and returns the application, or raises to refuse. If there
@@ -134,15 +134,19 @@ class TlsConn(asyncio.BufferedProtocol):
 
     def feed(self, data: bytes) -> None:
         """Bytes that were read before this took the connection over."""
-        self._incoming.write(data)
-        self._received(len(data))
+        self.data_received(data)
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffers.read
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._incoming.write(self._buffers.read[:nbytes])
-        self._received(nbytes)
+    def data_received(self, data: bytes) -> None:
+        size = len(data)
+        if size <= FEED_SIZE:
+            self._incoming.write(data)
+            self._received(size)
+        else:
+            view = memoryview(data)
+            for at in range(0, size, FEED_SIZE):
+                piece = view[at : at + FEED_SIZE]
+                self._incoming.write(piece)
+                self._received(len(piece))
 
     def eof_received(self) -> bool:
         """TCP's end. After ``close_notify`` it is news to nobody; before, what came may have been cut short."""
@@ -326,7 +330,7 @@ class TlsConn(asyncio.BufferedProtocol):
         ended = False
         failure: ssl.SSLError | None = None
         try:
-            while size < READ_SIZE:
+            while size < FEED_SIZE:
                 count = tls.read(len(plain) - size, plain[size:] if size else plain)
                 if not count:
                     ended = True

@@ -16,7 +16,7 @@ from proxy.http1.errors import ProtocolError
 from proxy.http1.fields import CHUNKED, CLOSE, KEEP_ALIVE
 from proxy.http1.head import Head, scan_response
 from proxy.model.connection import Address
-from proxy.tls.conn import Buffers, Transport
+from proxy.tls.conn import Transport
 from proxy.tls.errors import TruncatedError
 
 UNTIL_CLOSE: Final = -2
@@ -51,12 +51,11 @@ class Owner(Protocol):
     def closed(self, connection: UpstreamConnection, /) -> None: ...
 
 
-class UpstreamConnection(asyncio.BufferedProtocol):
+class UpstreamConnection(asyncio.Protocol):
     """``busy`` while it serves an exchange. ``pooled``: the pool counts it and is told of its end."""
 
     __slots__ = (
         "_buffer",
-        "_buffers",
         "_chunked",
         "_full",
         "_head",
@@ -77,9 +76,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "requests",
     )
 
-    def __init__(self, owner: Owner, cluster: Cluster, host: Host, buffers: Buffers) -> None:
+    def __init__(self, owner: Owner, cluster: Cluster, host: Host) -> None:
         self._owner = owner
-        self._buffers = buffers
         self._receiver: Receiver | None = None
         self._head: Head | None = None
         self._left = 0
@@ -151,12 +149,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._transport: Transport = transport
         name = transport.get_extra_info("sockname")
         self.local = (name[0], name[1]) if name else None
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffers.read
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self._buffers.read[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         receiver = self._receiver

@@ -109,7 +109,7 @@ class Stage:
         return down, transport
 
     def connect_upstream(self) -> tuple[UpstreamConnection, FakeTransport]:
-        connection = UpstreamConnection(self.pool, self.cluster, self.host, self.state.buffers)
+        connection = UpstreamConnection(self.pool, self.cluster, self.host)
         transport = FakeTransport(application=connection)
         connection.connection_made(transport)
         connection.pooled = True
