@@ -60,7 +60,7 @@ def machine() -> dict[str, Any]:
 def describe(placement: Placement) -> str:
     """The placement in words."""
     if placement.load == placement.outbound:
-        return "everything shares one CPU"
+        return "proxies and load share the CPUs"
     if placement.inbound == placement.outbound:
         return "both proxies on one CPU, load and application on the other"
     return "each proxy, the application and the load on CPUs of their own"
@@ -81,6 +81,8 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(MEASUREMENTS), metavar="NAME,...")
     parser.add_argument("--kinds", default=",".join(NAMES), metavar="KIND,...")
     parser.add_argument("--rounds", type=int, help="of each measurement (5; 2 with --quick)")
+    parser.add_argument("--unpinned", action="store_true", help="let the scheduler place proxies and load")
+    parser.add_argument("--results", type=Path, default=report.RESULTS, help="where the JSON goes")
     options = parser.parse_args()
     chosen = choice(options.only, tuple(MEASUREMENTS), "measurement")
     kinds = choice(options.kinds, NAMES, "kind")
@@ -96,7 +98,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tulle-bench-") as name:
         directory = Path(name)
         pki.write(directory)
-        site = Site(directory, kinds, quick=options.quick, rounds=rounds)
+        site = Site(directory, kinds, quick=options.quick, rounds=rounds, pinned=not options.unpinned)
         kinds = site.able("inbound")
         os.sched_setaffinity(0, site.placement.load)
         for measurement in chosen:
@@ -104,6 +106,7 @@ def main() -> int:
             print(f"{measurement} ...", end="", file=sys.stderr, flush=True)
             found.update(MEASUREMENTS[measurement](site))
             print(f" {time.monotonic() - since:.0f} s", file=sys.stderr, flush=True)
+    full = not options.quick and set(chosen) == set(MEASUREMENTS) and set(kinds) == set(NAMES)
     metrics = {metric: found[metric.key] for metric in METRICS if metric.key in found}
     document = to_json(
         metrics,
@@ -118,21 +121,19 @@ def main() -> int:
         seconds=round(time.monotonic() - began),
     )
     print(report.text(document))
-    print(f"\nwritten to {write(document, chosen, kinds, options.quick)}")
+    print(f"\nwritten to {write(document, options.results, full)}")
     return 0
 
 
-def write(document: dict[str, Any], chosen: list[str], kinds: list[str], quick: bool) -> Path:
+def write(document: dict[str, Any], directory: Path, full: bool) -> Path:
     """The file's name says whether it is a full run; of those only the newest is kept."""
-    report.RESULTS.mkdir(exist_ok=True)
-    full = not quick and set(chosen) == set(MEASUREMENTS) and set(kinds) == set(NAMES)
-    what = "full" if full else "quick" if quick else "partial"
+    directory.mkdir(exist_ok=True)
     if full:
-        for old in report.RESULTS.glob("*-full.json"):
+        for old in directory.glob("*-full.json"):
             old.unlink()
-    path = report.RESULTS / f"{document['date']}-{what}.json"
+    path = directory / f"{document['date']}-{'full' if full else 'partial'}.json"
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    return path.relative_to(report.ROOT)
+    return path
 
 
 if __name__ == "__main__":

@@ -47,14 +47,17 @@ class Placement:
 class Site:
     """A run. ``quick``: few and short rounds, to see that everything works."""
 
-    def __init__(self, directory: Path, kinds: Sequence[str], *, quick: bool, rounds: int) -> None:
+    def __init__(
+        self, directory: Path, kinds: Sequence[str], *, quick: bool, rounds: int, pinned: bool = True
+    ) -> None:
         self.directory = directory
         self.kinds = tuple(kinds)
         self.quick = quick
         self.rounds = rounds
         # For what takes long and varies little.
         self.few = 1 if quick else min(rounds, 3)
-        self.placement = Placement.of(sorted(os.sched_getaffinity(0)))
+        cpus = sorted(os.sched_getaffinity(0))
+        self.placement = Placement.of(cpus) if pinned else Placement(*(frozenset(cpus),) * 4)
         self.stack = ExitStack()
         self._outputs: list[Path] = []
         self._said: set[str] = set()
