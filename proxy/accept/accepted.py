@@ -328,12 +328,12 @@ class Accepted(asyncio.Protocol):
                 stats.ssl_fail_verify_no_cert += 1
             else:
                 stats.ssl_fail_verify_error += 1
+        elif "PEER_DID_NOT_RETURN_A_CERTIFICATE" in details:
+            stats.ssl_fail_verify_no_cert += 1
+        elif "CERTIFICATE_VERIFY_FAILED" in details:
+            stats.ssl_fail_verify_error += 1
         else:
             stats.ssl_connection_error += 1
-            if "PEER_DID_NOT_RETURN_A_CERTIFICATE" in details:
-                stats.ssl_fail_verify_no_cert += 1
-            elif "CERTIFICATE_VERIFY_FAILED" in details:
-                stats.ssl_fail_verify_error += 1
         self._log(flag, details)
         self._leave()
 

@@ -41,17 +41,21 @@ class Selection:
                 elif name:
                     exact.setdefault(name, []).append(number)
         default = _one_of_each(leaves, range(len(leaves)))
+        mismatch = default if full_scan else (0,)
+
+        def chosen(numbers: list[int]) -> Numbers:
+            """A client that cannot verify ECDSA finds no certificate of its name: it gets what a mismatch gets."""
+            found = _one_of_each(leaves, numbers)
+            if any(leaves[number].is_rsa for number in found):
+                return found
+            return found + tuple(number for number in mismatch if leaves[number].is_rsa)
+
         return cls(
             default,
-            default if full_scan else (0,),
-            {name: _one_of_each(leaves, numbers) for name, numbers in exact.items()},
-            {name: _one_of_each(leaves, numbers) for name, numbers in wild.items()},
+            mismatch,
+            {name: chosen(numbers) for name, numbers in exact.items()},
+            {name: chosen(numbers) for name, numbers in wild.items()},
         )
-
-    def find(self, name: str) -> Numbers | None:
-        """The certificates that have ``name``; an exact one goes before a wildcard, which stands for one label."""
-        name = name.lower()
-        return self.exact.get(name) or self.wild.get(name.partition(".")[2])
 
 
 def _one_of_each(leaves: Sequence[CertificateFields], numbers: Sequence[int] | range) -> Numbers:

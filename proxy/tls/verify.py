@@ -76,10 +76,12 @@ class PeerVerifier:
         if self._max_depth is not None and len(chain) - 1 > self._max_depth:
             raise PeerRefusedError("error", f"the certificate chain of {_name(peer)} is longer than allowed")
         # SVID rules bind those who claim a SPIFFE ID, and those from whom one is demanded.
-        if leaf.problem and (self._mesh or any(uri.lower().startswith("spiffe:") for uri in peer.uris)):
+        if leaf.problem and any(uri.lower().startswith("spiffe:") for uri in peer.uris):
             raise PeerRefusedError("error", leaf.problem)
         if self._names and not any(matches(leaf) for matches in self._names):
             raise PeerRefusedError("san", f"the certificate of {_name(peer)} has none of the names asked for")
+        if leaf.problem and self._mesh:
+            raise PeerRefusedError("error", leaf.problem)
         if server_name and not any(dns_name_matches(server_name, name) for name in peer.dns):
             raise PeerRefusedError("san", f"the certificate of {_name(peer)} is not for {server_name}")
         if (self._digests or self._spki) and leaf.digest not in self._digests and leaf.spki not in self._spki:
