@@ -161,8 +161,9 @@ def tulle(data: Path, *arguments: str, stdin: str = "") -> str:
     ).stdout
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_restarted_sidecar_serves_from_disk_without_the_control_plane(
-    plane: Process, app: int, start: Callable[..., Process], tmp_path: Path
+    plane: Process, app: int, start: Callable[..., Process], tmp_path: Path, workers: str
 ) -> None:
     run = json.loads((tmp_path / "data" / "run.json").read_text())
     ports = {name: (free_port(), free_port()) for name in ("web", "client")}
@@ -177,6 +178,7 @@ def test_a_restarted_sidecar_serves_from_disk_without_the_control_plane(
         options += ["--service-account", name, "--name", name, "--label", f"app={name}", "--ip", "127.0.0.1"]
         options += ["--state-dir", str(tmp_path / name), "--admin-address", f"127.0.0.1:{admin}"]
         options += ["--readiness-address", "none", "--outbound-bind", f"127.0.0.1:{listen}"]
+        options += ["--workers", workers]
         if name == "web":
             options += ["--inbound", f"127.0.0.1:{inbound}=127.0.0.1:{app}"]
         return start("proxy", *options)

@@ -81,3 +81,28 @@ def test_a_full_disk_loses_lines_and_counts() -> None:
     file.append("b\n")
     file.close()
     assert file.stats.write_failed == 2
+
+
+def test_in_a_pipe_that_others_write_to_lines_stay_whole(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    files = [LogFile(str(fifo), AccessLogStats(), shared=True) for _ in range(2)]
+    wanted = []
+    for number in range(400):
+        for writer, file in enumerate(files):
+            line = f"{writer}:{number}:" + "x" * (number % 700) + "\n"
+            wanted.append(line)
+            file.append(line)
+    got = b""
+    # Each time the pipe is full after a part of what one has, and the other is the next to write.
+    while any(file._lines or file._left for file in files):
+        for file in files:
+            file.flush()
+        got += os.read(reader, 1 << 20)
+        files.reverse()
+    for file in files:
+        file.close()
+    os.close(reader)
+    lines = got.decode().splitlines(keepends=True)
+    assert sorted(lines) == sorted(wanted)
