@@ -12,7 +12,7 @@ from proxy.cluster.breaker import Breaker
 from proxy.cluster.host import Host
 from proxy.model.cluster import Cluster as ClusterConfig
 from proxy.model.cluster import Endpoint, LoadAssignment
-from proxy.model.connection import Address
+from proxy.model.connection import Address, Ends
 from proxy.model.stats import ClusterStats
 from proxy.model.tls import UpstreamTls
 
@@ -35,6 +35,7 @@ class Cluster:
     """
 
     __slots__ = (
+        "_on_behalf",
         "_on_removed",
         "_original_dst",
         "_pick",
@@ -69,6 +70,7 @@ class Cluster:
         self._pick: Pick = no_host
         self._position = [int(random() * 1024)]
         self._original_dst: dict[Address, Host] = {}
+        self._on_behalf: dict[tuple[Host, Ends], Host] = {}
 
     def pick(self, retry_excluded: Host | None = None) -> Host | None:
         """The host for the next request, or ``None`` when there is none (flag ``UH``).
@@ -140,12 +142,31 @@ class Cluster:
         known[address] = host
         return host
 
+    def on_behalf(self, host: Host, ends: Ends) -> Host:
+        """What stands for ``host`` in requests of one client, so that its connections are no other client's.
+
+        As many are remembered as original destinations; the longest unused one is forgotten first.
+        """
+        known = self._on_behalf
+        origin = host.origin or host
+        key = origin, ends
+        made = known.pop(key, None)
+        if made is None:
+            made = Host(host.address, tls=host.tls, hostname=host.hostname)
+            made.ends = ends
+            made.origin = origin
+            if len(known) >= self.max_original_dst_hosts:
+                self._remove(known.pop(next(iter(known))))
+        known[key] = made
+        return made
+
     def unreachable(self, host: Host) -> float:
         """A connection to ``host`` could not be made: for how many seconds it is out of use, 0 = not at all.
 
         Only in DNS_SRV clusters: their client must use the lowest-numbered priority that it *can reach* (RFC 2782,
         "Priority"), and nobody else tells it. The caller calls :meth:`try_again` when the time is over.
         """
+        host = host.origin or host
         if self.config.type != "DNS_SRV" or host.removed:
             return 0.0
         host.connect_failures += 1
@@ -157,6 +178,7 @@ class Cluster:
 
     def try_again(self, host: Host) -> None:
         """Let requests find out whether ``host`` can be reached again."""
+        host = host.origin or host
         if not host.removed and not host.healthy:
             host.healthy = True
             self.refresh()
@@ -180,6 +202,7 @@ class Cluster:
         self.breaker = previous.breaker
         self.breaker.limits = self.config.circuit_breakers
         self._position = previous._position
+        previous._forget_clients()
         if self.config.type != previous.config.type:
             previous.close()
             return
@@ -198,10 +221,17 @@ class Cluster:
         """The cluster is gone: every host is removed."""
         for host in (*self.hosts, *self._original_dst.values()):
             self._remove(host)
+        self._forget_clients()
         self.hosts = ()
         self._original_dst.clear()
         self._pick = no_host
 
+    def _forget_clients(self) -> None:
+        while self._on_behalf:
+            self._remove(self._on_behalf.popitem()[1])
+
     def _remove(self, host: Host) -> None:
+        for key in [key for key in self._on_behalf if key[0] is host]:
+            self._remove(self._on_behalf.pop(key))
         host.removed = True
         self._on_removed(host)

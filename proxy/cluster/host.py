@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.model.connection import Address
+from proxy.model.connection import Address, Ends
 from proxy.model.tls import UpstreamTls
 
 
@@ -13,7 +13,8 @@ class Host:
 
     It keeps its identity (and so its connections and counts) while its cluster goes on to list the same address with
     the same ``tls``. ``removed`` turns true when that ends: its idle connections are to be closed, its busy ones are
-    to be closed when they fall idle. ``idle`` belongs to ``proxy.upstream.pool``.
+    to be closed when they fall idle. ``idle`` belongs to ``proxy.upstream.pool``. With ``ends`` its
+    connections are on behalf of one client alone, and ``origin`` is the host that this stands for.
     """
 
     __slots__ = (
@@ -22,10 +23,12 @@ class Host:
         "connect_failures",
         "cx_active",
         "degraded",
+        "ends",
         "healthy",
         "hostname",
         "idle",
         "label",
+        "origin",
         "priority",
         "removed",
         "rq_error",
@@ -62,6 +65,8 @@ class Host:
         self.rq_error = 0
         self.idle: list[Any] = []
         self.removed = False
+        self.ends: Ends | None = None
+        self.origin: Host | None = None
 
     def __repr__(self) -> str:
         return f"<Host {self.label} priority={self.priority} weight={self.weight} healthy={self.healthy}>"

@@ -76,7 +76,11 @@ class DnsSrv:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """``Cluster``. Times in seconds; ``idle_timeout`` closes pooled connections, 0 = never."""
+    """``Cluster``. Times in seconds; ``idle_timeout`` closes pooled connections, 0 = never.
+
+    ``proxy_protocol``: the version of the header that goes before everything else on a connection
+    (``ProxyProtocolUpstreamTransport``), 0 = none.
+    """
 
     name: str
     type: DiscoveryType
@@ -102,3 +106,4 @@ class Cluster:
     per_connection_buffer_limit_bytes: int = 1024 * 1024
     alt_stat_name: str = ""
     panic_threshold: float = 50.0
+    proxy_protocol: Literal[0, 1, 2] = 0

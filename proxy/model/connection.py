@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Address = tuple[str, int]
+Ends = tuple[Address, Address]
+"""Who connected, and to what."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,9 @@ class Attempts(ExchangeState):
             cluster.stats.upstream_cx_none_healthy += 1
             self.reply(local_reply.NO_HEALTHY_UPSTREAM)
             return
+        if cluster.config.proxy_protocol:
+            # The upstream connection says for whom it is: nobody else's requests may take it.
+            host = cluster.on_behalf(host, (self.connection.remote, self.connection.local))
         self._use_host(host)
         self.attempts += 1
         idle = host.idle

@@ -262,6 +262,7 @@ class Relay:
     async def _connect(self, cluster: Cluster) -> None:
         session = self.session
         tcp = self._tcp
+        ends = session.connection.remote, session.connection.local
         failed: Host | None = None
         failure = ConnectError("remote_connection_failure", "")
         for attempt in range(tcp.max_connect_attempts):
@@ -277,9 +278,9 @@ class Relay:
             cluster.stats.upstream_cx_total += 1
             try:
                 if self._plain and host.tls is None:
-                    self._join_plain(host, await connect_plain(self.state, cluster, host))
+                    self._join_plain(host, await connect_plain(self.state, cluster, host, ends))
                 else:
-                    self._join(host, await connect(self.state, cluster, host, lambda: Side(self)))
+                    self._join(host, await connect(self.state, cluster, host, lambda: Side(self), ends))
             except ConnectError as error:
                 host.rq_error += 1
                 failed, failure = host, error

@@ -15,11 +15,12 @@ from typing import Any, Literal, Protocol, TypeVar, cast
 from proxy.cluster.cluster import Cluster
 from proxy.cluster.host import Host
 from proxy.model.address import BindConfig
-from proxy.model.connection import Address
+from proxy.model.connection import Address, Ends
 from proxy.model.tls import UpstreamTls
 from proxy.tls.conn import Application, TlsConn
 from proxy.tls.errors import PeerRefusedError, SecretError
 from proxy.upstream.loop_state import LoopState
+from proxy.upstream.proxy_protocol import header
 
 ConnectFailure = Literal["remote_connection_failure", "local_connection_failure", "connection_timeout"]
 
@@ -45,20 +46,20 @@ class ConnectError(Exception):
 
 
 async def connect(
-    state: LoopState, cluster: Cluster, host: Host, make: Callable[[], App], preamble: bytes = b""
+    state: LoopState, cluster: Cluster, host: Host, make: Callable[[], App], client: Ends | None = None
 ) -> App:
     """Connect to ``host`` within the cluster's ``connect_timeout``; its ``connection_made`` was called on return.
 
-    ``preamble`` goes before everything else, before TLS too. Raises ``ConnectError``.
+    ``client``: on whose behalf, for clusters that are told by the PROXY protocol. Raises ``ConnectError``.
     """
-    return await _timed(state, cluster, _connect(state, cluster, host, make, preamble))
+    return await _timed(state, cluster, _connect(state, cluster, host, make, client))
 
 
 async def connect_plain(
-    state: LoopState, cluster: Cluster, host: Host, preamble: bytes = b""
+    state: LoopState, cluster: Cluster, host: Host, client: Ends | None = None
 ) -> socket.socket:
     """As ``connect``, to a host without TLS: the non-blocking socket itself."""
-    return await _timed(state, cluster, _connect_tcp(state, cluster, host, preamble))
+    return await _timed(state, cluster, _connect_tcp(state, cluster, host, client))
 
 
 async def _timed(state: LoopState, cluster: Cluster, connecting: Coroutine[Any, Any, T]) -> T:
@@ -78,13 +79,14 @@ async def _timed(state: LoopState, cluster: Cluster, connecting: Coroutine[Any, 
     return made
 
 
-async def _connect_tcp(state: LoopState, cluster: Cluster, host: Host, preamble: bytes) -> socket.socket:
+async def _connect_tcp(state: LoopState, cluster: Cluster, host: Host, client: Ends | None) -> socket.socket:
     sock = _open_socket(cluster, host.address)
     try:
         await state.loop.sock_connect(sock, host.address)
-        if preamble:
-            # A new socket's buffer holds much more than this.
-            sock.send(preamble)
+        version = cluster.config.proxy_protocol
+        if version:
+            # A new socket's buffer holds much more than this. It goes before everything else, before TLS too.
+            sock.send(header(version, client, sock))
     except BaseException as error:
         sock.close()
         if isinstance(error, OSError) and not isinstance(error, TimeoutError):
@@ -96,9 +98,9 @@ async def _connect_tcp(state: LoopState, cluster: Cluster, host: Host, preamble:
 
 
 async def _connect(
-    state: LoopState, cluster: Cluster, host: Host, make: Callable[[], App], preamble: bytes
+    state: LoopState, cluster: Cluster, host: Host, make: Callable[[], App], client: Ends | None
 ) -> App:
-    sock = await _connect_tcp(state, cluster, host, preamble)
+    sock = await _connect_tcp(state, cluster, host, client)
     app = make()
     if host.tls is None:
         await state.loop.create_connection(lambda: cast(asyncio.BaseProtocol, app), sock=sock)

@@ -181,6 +181,7 @@ class Pool:
                 cluster,
                 host,
                 lambda: UpstreamConnection(self, cluster, host),
+                host.ends,
             )
         except ConnectError as error:
             failure = error

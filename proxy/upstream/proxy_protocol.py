@@ -6,9 +6,9 @@ https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt. Pure bytes; ``proxy
 from __future__ import annotations
 
 import socket
-from typing import Final
+from typing import Any, Final, Protocol
 
-from proxy.model.connection import Address
+from proxy.model.connection import Address, Ends
 
 V2_SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 _PROXY_COMMAND: Final = b"\x21"
@@ -16,6 +16,21 @@ _STREAM: Final = {False: b"\x11\x00\x0c", True: b"\x21\x00\x24"}
 
 LOCAL: Final = V2_SIGNATURE + b"\x20\x00\x00\x00"
 """Version 2 of a connection that the proxy makes for itself."""
+
+
+class _Socket(Protocol):
+    def getsockname(self) -> Any: ...
+    def getpeername(self) -> Any: ...
+
+
+def header(version: int, client: Ends | None, sock: _Socket) -> bytes:
+    """What to send on ``sock`` on behalf of ``client``; ``None``: of nobody in particular (a pool's connection)."""
+    if version == 2:
+        return LOCAL if client is None else version_2(*client)
+    if client is None:
+        # Version 1 has no word for that: Envoy gives the connection's own addresses.
+        client = sock.getsockname()[:2], sock.getpeername()[:2]
+    return version_1(*client)
 
 
 def version_1(source: Address, destination: Address) -> bytes:

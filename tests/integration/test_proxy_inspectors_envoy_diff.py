@@ -60,6 +60,37 @@ def _make(log: str, up: int, closed: int) -> tuple[list[Json], list[Json]]:
         relay("other"),
     )
     strict = listener_filter("TlsInspector", close_connection_on_client_hello_parsing_errors=True)
+    raw = {
+        "name": "raw",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
+        },
+    }
+
+    def telling(name: str, version: str) -> Json:
+        kind = "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport"
+        outer = {
+            "@type": f"type.googleapis.com/{kind}",
+            "config": {"version": version},
+            "transport_socket": raw,
+        }
+        return cluster(name, up, transport_socket={"name": "proxy", "typed_config": outer})
+
+    def out(name: str, target: str, *filters: Json) -> Json:
+        return listener(log, name, chain(tcp_proxy(log, name, target)), filters=filters, **SHORT)
+
+    def http(name: str, target: str) -> Json:
+        kind = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+        router = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+        routes = [{"match": {"prefix": "/"}, "route": {"cluster": target}}]
+        manager = {
+            "@type": f"type.googleapis.com/{kind}",
+            "stat_prefix": name,
+            "route_config": {"virtual_hosts": [{"name": "v", "domains": ["*"], "routes": routes}]},
+            "http_filters": [{"name": "router", "typed_config": {"@type": router}}],
+        }
+        return listener(log, name, chain({"name": "http", "typed_config": manager}))
+
     small = listener_filter("TlsInspector", max_client_hello_size=300)
     everywhere = {"destination_port_range": {"start": 1, "end": 65535}}
     off = listener_filter("HttpInspector", filter_disabled=everywhere)
@@ -83,7 +114,13 @@ def _make(log: str, up: int, closed: int) -> tuple[list[Json], list[Json]]:
             filters=(PROXY,),
             **SHORT,
         ),
-    ], [cluster("up", up)]
+        out("out_v1", "tell_v1"),
+        out("out_v2", "tell_v2"),
+        out("through_v1", "tell_v1", PROXY),
+        out("through_v2", "tell_v2", PROXY),
+        http("http_v1", "tell_v1"),
+        http("http_v2", "tell_v2"),
+    ], [cluster("up", up), telling("tell_v1", "V1"), telling("tell_v2", "V2")]
 
 
 @pytest.fixture(scope="module")
@@ -297,6 +334,69 @@ async def test_a_client_that_waits_for_the_server(setting: Setting, name: str) -
 async def test_all_filters_one_after_the_other(setting: Setting, first: bytes, second: str) -> None:
     expected, found = await setting.both("all", say(first + LINES[second]), echo_once)
     assert found == expected
+
+
+@pytest.mark.parametrize("name", ["through_v1", "through_v2"])
+@pytest.mark.parametrize("header", ["v1", "v1 six", "v2", "v2 six", "v2 tlv"])
+async def test_a_header_is_passed_on(setting: Setting, name: str, header: str) -> None:
+    expected, found = await setting.both(name, say(HEADERS[header] + b"abc"), _until_abc)
+    assert found == expected
+
+
+async def _until_abc(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    got = b""
+    while not got.endswith(b"abc"):
+        got += await reader.read(1000)
+    return got
+
+
+@pytest.mark.parametrize("header", [b"", b"PROXY UNKNOWN\r\n", LOCAL])
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_the_backend_is_told_the_addresses_of_the_connection(
+    setting: Setting, version: str, header: bytes
+) -> None:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Any:
+        writer.write(header + b"abc")
+        await rest(reader)
+        own, dialled = writer.get_extra_info("sockname"), writer.get_extra_info("peername")
+        return (version_1 if version == "v1" else version_2)(own, dialled) + b"abc"
+
+    for outcome in await setting.both(f"{'through' if header else 'out'}_{version}", client, _until_abc):
+        assert outcome.backend == outcome.client
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_a_pool_s_connections_are_one_client_s(setting: Setting, version: str) -> None:
+    """Two clients, who both come back: each has its own connection to the backend, which says whose it is."""
+    make = version_1 if version == "v1" else version_2
+    request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
+
+    async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(request)
+        await reader.readuntil(b"\r\n\r\n")
+        return make(writer.get_extra_info("sockname"), writer.get_extra_info("peername"))
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> list[bytes]:
+        other = await asyncio.open_connection(*writer.get_extra_info("peername"))
+        own = [await answered(reader, writer), await answered(*other)]
+        for again in ((reader, writer), other):
+            await answered(*again)
+        other[1].close()
+        return own
+
+    told: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests = 0
+        told.append((await reader.readuntil(b"GET "))[:-4])
+        while await reader.readuntil(b"\r\n\r\n"):
+            requests += 1
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            if requests == 2:
+                return
+
+    expected, found = await setting.both(f"http_{version}", client, serve, own_log=False, connections=2)
+    assert told == expected.client + found.client
 
 
 async def test_the_counters_are_envoy_s(setting: Setting) -> None:

@@ -152,14 +152,23 @@ class Setting:
         finally:
             await worker.stop()
 
-    async def both(self, name: str, client: Play, serve: Play) -> tuple[Outcome, Outcome]:
-        """Play the same with Envoy and with Tulle."""
-        expected = await self.play(self.envoy.ports[name], self.envoy_log, client, serve)
+    async def both(
+        self, name: str, client: Play, serve: Play, *, own_log: bool = True, connections: int = 1
+    ) -> tuple[Outcome, Outcome]:
+        """Play the same with Envoy and with Tulle. ``own_log``: the filter writes a line of its own;
+        ``connections``: so many does the client make."""
+        expected = await self.play(
+            self.envoy.ports[name], self.envoy_log, client, serve, own_log=own_log, connections=connections
+        )
         async with self.tulle() as tulle:
-            found = await self.play(tulle.ports[name], tulle.log, client, serve)
+            found = await self.play(
+                tulle.ports[name], tulle.log, client, serve, own_log=own_log, connections=connections
+            )
         return expected, found
 
-    async def play(self, port: int, log: Path, client: Play, serve: Play) -> Outcome:
+    async def play(
+        self, port: int, log: Path, client: Play, serve: Play, *, own_log: bool = True, connections: int = 1
+    ) -> Outcome:
         """One connection to ``port``."""
         outcome = Outcome(None, None)
         over = asyncio.Event()
@@ -181,13 +190,13 @@ class Setting:
             outcome.client = await client(reader, writer)
             writer.close()
             async with asyncio.timeout(WAIT):
-                while not any(line["who"] == "listener" for line in _lines(log)[len(before) :]):  # noqa: ASYNC110
+                while _ended(log, len(before)) < connections:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
                 if accepted:
                     await over.wait()
                 own = _lines(log)[len(before) :]
                 # The filter's own line, of a connection that had a chain, is written along with the listener's.
-                while accepted and len(own) < 2:
+                while accepted and own_log and len(own) < 2:
                     await asyncio.sleep(0.01)
                     own = _lines(log)[len(before) :]
         finally:
@@ -221,6 +230,10 @@ def _lines(log: Path) -> list[dict[str, str]]:
         dict(zip(("who", *FIELDS), line.split("|"), strict=True))
         for line in text[: text.rfind("\n") + 1].splitlines()
     ]
+
+
+def _ended(log: Path, before: int) -> int:
+    return sum(line["who"] == "listener" for line in _lines(log)[before:])
 
 
 def _stable(value: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from envoy.extensions.network.dns_resolver.cares.v3 import cares_dns_resolver_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
@@ -17,6 +17,7 @@ from proxy.model.cluster import (
     TransportSocketMatch,
 )
 from proxy.model.config import ConfigError
+from proxy.model.tls import UpstreamTls
 from proxy.xds.decode import address, tls
 from proxy.xds.decode.dns_srv import dns_srv
 from proxy.xds.decode.endpoint import labels, load_assignment
@@ -31,6 +32,7 @@ from proxy.xds.decode.fields import (
     unpack,
     wrapped,
 )
+from proxy.xds.decode.upstream_proxy_protocol import transport_socket
 
 _CLUSTER = known(
     "name",
@@ -114,6 +116,15 @@ def cluster(message: Any) -> Cluster:
     bind = BindConfig()
     if message.HasField("upstream_bind_config"):
         bind = address.bind_config(message.upstream_bind_config, f"{path}.upstream_bind_config")
+    secured: UpstreamTls | None = None
+    header: Literal[0, 1, 2] = 0
+    if message.HasField("transport_socket"):
+        secured, header = transport_socket(message.transport_socket, f"{path}.transport_socket")
+    forbid(
+        bool(header and message.transport_socket_matches),
+        f"{path}.transport_socket_matches",
+        "does not go with the PROXY protocol",
+    )
     return Cluster(
         name=message.name,
         type=kind,
@@ -126,11 +137,7 @@ def cluster(message: Any) -> Cluster:
         respect_dns_ttl=message.respect_dns_ttl,
         dns_lookup_family=enum(message, path, "dns_lookup_family", _FAMILIES),  # type: ignore[arg-type]
         dns_resolvers=_resolvers(message, path),
-        tls=(
-            tls.upstream(message.transport_socket, f"{path}.transport_socket")
-            if message.HasField("transport_socket")
-            else None
-        ),
+        tls=secured,
         transport_socket_matches=tuple(
             _socket_match(item, f"{path}.transport_socket_matches[{index}]")
             for index, item in enumerate(message.transport_socket_matches)
@@ -146,6 +153,7 @@ def cluster(message: Any) -> Cluster:
         per_connection_buffer_limit_bytes=wrapped(message, "per_connection_buffer_limit_bytes", 1024 * 1024),
         alt_stat_name=message.alt_stat_name,
         panic_threshold=_panic_threshold(message, path),
+        proxy_protocol=header,
     )
 
 

@@ -196,3 +196,21 @@ def test_breakers_let_in_as_many_as_allowed(kind: str, counter: str) -> None:
     assert getattr(cluster.stats, counter) == 1
     release()
     assert try_one()
+
+
+def test_hosts_on_behalf_of_clients_are_told_apart_bounded_and_removed_with_their_origin() -> None:
+    gone: list[Host] = []
+    cluster = _cluster([_endpoint(1)], removed=gone, proxy_protocol=2)
+    cluster.max_original_dst_hosts = 2
+    (host,) = cluster.hosts
+    ends = [((f"1.1.1.{n}", 1), ("2.2.2.2", 2)) for n in range(4)]
+    first = cluster.on_behalf(host, ends[0])
+    assert first is cluster.on_behalf(first, ends[0])
+    assert (first.address, first.ends) == (host.address, ends[0])
+    second = cluster.on_behalf(host, ends[1])
+    assert second is not first
+    cluster.on_behalf(host, ends[2])
+    assert gone == [first] and first.removed
+    cluster.set_endpoints(_assignment([_endpoint(2)]))
+    assert second.removed and host.removed
+    assert len(gone) == 4
