@@ -18,6 +18,8 @@ from tests.support.raw_http import Message, requests, responses
 WAIT = 20.0
 """Seconds after which a side counts as silent; never how long a case takes when both do what they should."""
 PROBE = b"GET /probe HTTP/1.1\r\nhost: probe\r\n\r\n"
+FLUSH = b"\x00" * 4000 + b"\r\n\r\n"
+"""Ends whatever a parser waits for: a head is malformed by it, a short body filled."""
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
@@ -40,9 +42,10 @@ class Case:
     ``send``: what the client writes, each piece after the one before it was taken. ``answers``: of the backend, to one
     request after the other over all its connections; ``OK`` afterwards. ``finals``: how many final responses the client
     waits for. ``end``: what it does then: ask for the ``probe``; say that it sends no more (``eof``) and read to the
-    end; say nothing and ``read`` to the end. ``heads``: which of the requests are HEAD. ``wait_for``: bytes that the
-    client waits for before the piece with the same number. ``backend_saw``: what must have reached the backend before
-    the client sends its last piece, if there are several, or else goes on to its ``end``.
+    end; ``flush`` with bytes that are no request and read to the end; say nothing and ``read``. ``heads``: which of the
+    requests are HEAD. ``wait_for``: bytes that the client waits for before the piece with the same number.
+    ``backend_saw``: what must have reached the backend before the client sends its last piece, if there are several, or
+    else goes on to its ``end``.
     """
 
     name: str
@@ -50,7 +53,7 @@ class Case:
     answers: tuple[Answer, ...] = ()
     config: str = "plain"
     finals: int = 1
-    end: Literal["probe", "eof", "read"] = "probe"
+    end: Literal["probe", "eof", "read", "flush"] = "probe"
     heads: frozenset[int] = frozenset()
     wait_for: tuple[bytes, ...] = ()
     backend_saw: bytes = b""
@@ -295,6 +298,8 @@ async def _send(case: Case, client: _Client, backend: Backend) -> None:
         wanted = case.wait_for[number] if number < len(case.wait_for) else b""
         while wanted not in client.data and await client.more():
             pass
+        if number == last and case.end == "flush":
+            piece += FLUSH
         try:
             client.writer.write(piece)
             await client.writer.drain()
