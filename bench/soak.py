@@ -26,6 +26,10 @@ GROWTH_MB = 24.0
 """Resident memory that a load may leave with a sidecar: what the allocator keeps, not what leaks."""
 
 
+PAUSE = 0.05
+"""Seconds of rest between two pieces of work of one client."""
+
+
 class Load:
     """The mixed load. ``done`` counts pieces of work by kind, ``wrong`` what went wrong, by kind and how."""
 
@@ -46,6 +50,8 @@ class Load:
     async def _repeat(self, kind: str, until: float) -> None:
         while time.monotonic() < until:
             await self._one(kind)
+            # Those that are over at once would leave no time for the others.
+            await asyncio.sleep(PAUSE)
 
     async def _one(self, kind: str) -> None:
         client: Client | None = None

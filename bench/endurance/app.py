@@ -16,11 +16,12 @@ GARBAGE: Final = (
 
 
 class App:
-    """One server on loopback. ``received`` counts the bytes of request bodies."""
+    """One server on loopback. ``sent`` counts bytes of bulk responses; ``/hold`` goes on when ``release`` is set."""
 
     def __init__(self) -> None:
         self.port = 0
-        self.received = 0
+        self.sent = 0
+        self.release = asyncio.Event()
         self._garbage = 0
         self._server: asyncio.Server
         self._open: set[asyncio.StreamWriter] = set()
@@ -64,15 +65,19 @@ class App:
             await reader.read(1)
             writer.transport.abort()
             return False
-        self.received += await _drain_body(reader, names)
+        if kind == b"hold":
+            await self.release.wait()
+        await _drain_body(reader, names)
         if kind == b"bulk":
-            await _bulk(writer, int(size), chunked=False)
+            await self._bulk(writer, int(size), chunked=False)
         elif kind == b"chunked":
-            await _bulk(writer, int(size), chunked=True)
+            await self._bulk(writer, int(size), chunked=True)
         elif kind == b"slow":
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n")
             for _ in range(10):
                 await asyncio.sleep(0.02)
+                if writer.is_closing():
+                    return False
                 writer.write(b"x")
         elif kind == b"cut":
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n" + BLOCK[:100_000])
@@ -99,33 +104,30 @@ class App:
         await writer.drain()
         return True
 
+    async def _bulk(self, writer: asyncio.StreamWriter, size: int, *, chunked: bool) -> None:
+        framing = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % size
+        writer.write(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % framing)
+        left = size
+        while left:
+            block = BLOCK[: min(left, len(BLOCK))]
+            writer.write(b"%x\r\n%b\r\n" % (len(block), block) if chunked else block)
+            left -= len(block)
+            self.sent += len(block)
+            await writer.drain()
+        if chunked:
+            writer.write(b"0\r\n\r\n")
 
-async def _bulk(writer: asyncio.StreamWriter, size: int, *, chunked: bool) -> None:
-    framing = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % size
-    writer.write(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % framing)
-    left = size
-    while left:
-        block = BLOCK[: min(left, len(BLOCK))]
-        writer.write(b"%x\r\n%b\r\n" % (len(block), block) if chunked else block)
-        left -= len(block)
-        await writer.drain()
-    if chunked:
-        writer.write(b"0\r\n\r\n")
 
-
-async def _drain_body(reader: asyncio.StreamReader, names: dict[bytes, bytes]) -> int:
-    """Read a request's body; its size."""
+async def _drain_body(reader: asyncio.StreamReader, names: dict[bytes, bytes]) -> None:
+    """Read a request's body."""
     if b"transfer-encoding" in names:
-        total = 0
         while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
             await _skip(reader, size + 2)
-            total += size
         while await reader.readuntil(b"\r\n") != b"\r\n":
             pass
-        return total
+        return
     size = int(names.get(b"content-length", b"0"))
     await _skip(reader, size)
-    return size
 
 
 async def _skip(reader: asyncio.StreamReader, size: int) -> None:

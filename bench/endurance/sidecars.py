@@ -70,20 +70,21 @@ class Sidecar:
 class Sidecars:
     """The pair. ``port``: where clients connect."""
 
-    def __init__(self, directory: Path, app_port: int) -> None:
+    def __init__(self, directory: Path, app_port: int, stream_idle: float = 5.0) -> None:
+        """``stream_idle``: seconds after which a stream on which nothing moves is given up."""
         pki.write(directory)
         self.port, inside, admin_out, admin_in = free_ports(4)
         logs = [directory / f"{side}.log" for side in ("outbound", "inbound")]
         self.inbound = Sidecar(
             "inbound",
-            _for_endurance(configs.inbound(directory, logs[1], inside, app_port, admin_in)),
+            _for_endurance(configs.inbound(directory, logs[1], inside, app_port, admin_in), stream_idle),
             directory,
             inside,
             admin_in,
         )
         self.outbound = Sidecar(
             "outbound",
-            _for_endurance(configs.outbound(directory, logs[0], self.port, inside, admin_out)),
+            _for_endurance(configs.outbound(directory, logs[0], self.port, inside, admin_out), stream_idle),
             directory,
             self.port,
             admin_out,
@@ -114,13 +115,13 @@ class Sidecars:
             sidecar.process.stop()
 
 
-def _for_endurance(config: configs.Json) -> configs.Json:
+def _for_endurance(config: configs.Json, stream_idle: float) -> configs.Json:
     """Short timeouts, so that what is left behind is seen to go; no limit on how long a transfer may take."""
     for listener in config["static_resources"]["listeners"]:
         manager = listener["filter_chains"][0]["filters"][-1]["typed_config"]
         manager["common_http_protocol_options"] = {"idle_timeout": "2s"}
         manager["request_headers_timeout"] = "2s"
-        manager["stream_idle_timeout"] = "3s"
+        manager["stream_idle_timeout"] = f"{stream_idle:g}s"
         manager["upgrade_configs"] = [{"upgrade_type": "websocket"}]
         for host in manager["route_config"]["virtual_hosts"]:
             for route in host["routes"]:

@@ -267,6 +267,8 @@ class ClusterStats:
     upstream_rq_retry_overflow: int = 0
     upstream_rq_retry_limit_exceeded: int = 0
     upstream_flow_control_paused_reading_total: int = 0
+    upstream_flow_control_backed_up_total: int = 0
+    upstream_flow_control_drained_total: int = 0
     upstream_flow_control_resumed_reading_total: int = 0
     upstream_internal_redirect_failed_total: int = 0
     bind_errors: int = 0

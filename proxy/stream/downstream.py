@@ -152,13 +152,11 @@ class Downstream(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._write_paused = True
         if self._exchange is not None:
-            self._http.stats.downstream_flow_control_paused_reading_total += 1
             self._exchange.downstream_paused()
 
     def resume_writing(self) -> None:
         self._write_paused = False
         if self._exchange is not None:
-            self._http.stats.downstream_flow_control_resumed_reading_total += 1
             self._exchange.downstream_resumed()
         elif self._buffer and not self._in_dispatch and not self._lingering:
             self._continue()

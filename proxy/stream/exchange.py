@@ -249,9 +249,11 @@ class HttpExchange(Attempts):
         self._cut_off()
 
     def upstream_paused(self) -> None:
+        self.http.stats.downstream_flow_control_paused_reading_total += 1
         self.down.hold_for_upstream()
 
     def upstream_resumed(self) -> None:
+        self.http.stats.downstream_flow_control_resumed_reading_total += 1
         self.down.release_for_upstream()
 
     # What downstream asks for.

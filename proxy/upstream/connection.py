@@ -126,11 +126,13 @@ class UpstreamConnection(asyncio.Protocol):
     def pause_reading(self) -> None:
         if not self._paused and not self.closed:
             self._paused = True
+            self.cluster.stats.upstream_flow_control_paused_reading_total += 1
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         if self._paused and not self.closed:
             self._paused = False
+            self.cluster.stats.upstream_flow_control_resumed_reading_total += 1
             self._transport.resume_reading()
 
     def close(self) -> None:
@@ -199,11 +201,13 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._full = True
+        self.cluster.stats.upstream_flow_control_backed_up_total += 1
         if self._receiver is not None:
             self._receiver.upstream_paused()
 
     def resume_writing(self) -> None:
         self._full = False
+        self.cluster.stats.upstream_flow_control_drained_total += 1
         if self._receiver is not None:
             self._receiver.upstream_resumed()
 

@@ -416,7 +416,7 @@ async def test_a_slow_reader_bounds_what_is_buffered() -> None:
         head = await peer.until(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200")
         await peer.exactly(TOTAL)
-        assert it.http_stats().downstream_flow_control_paused_reading_total >= 1
+        assert it.cluster_stats("up").upstream_flow_control_paused_reading_total >= 1
         peer.close()
 
 

@@ -32,7 +32,7 @@ from proxy.runtime.hub import Hub
 from proxy.tls.store import SecretStore
 
 ENVOY = Path(sys.executable).with_name("envoy")
-WAIT = 20.0
+WAIT = 15.0
 """Seconds after which a case gives up; never how long it takes."""
 
 LOGGED = {
@@ -237,7 +237,7 @@ class Conversation:
     def _more(self) -> bool:
         try:
             data = self.socket.recv(65536)
-        except (ConnectionError, TimeoutError):
+        except OSError:
             return False
         self._buffer += data
         return bool(data)
@@ -334,6 +334,8 @@ class Side:
                     for _ in range(case.answers):
                         played.client += client.response(head=case.head)
                     played.fate = client.fate()
+            except EOFError:
+                played.fate = "ended early"
             except TimeoutError:
                 played.fate = "timeout"
             except ConnectionError as error:
@@ -413,7 +415,8 @@ class _Client:
             try:
                 block = self._line(b"\r\n\r\n")
             except EOFError:
-                return [*found, ("end", self.buffer)]
+                rest, self.buffer = self.buffer, b""
+                return [*found, ("end", rest)]
             status = int(block.split(b" ", 2)[1])
             headers = fields(block)
             if status < 200 and status != 101:
