@@ -36,12 +36,15 @@ class QueryParameterMatcher:
     string_match: StringMatcher | None = None
 
 
-PathMatchKind = Literal["prefix", "path", "path_separated_prefix", "safe_regex"]
+PathMatchKind = Literal["prefix", "path", "path_separated_prefix", "safe_regex", "connect_matcher"]
 
 
 @dataclass(frozen=True, slots=True)
 class PathMatcher:
-    """The path part of ``config.route.v3.RouteMatch``; the query is not part of what is matched."""
+    """The path part of ``config.route.v3.RouteMatch``; the query is not part of what is matched.
+
+    ``connect_matcher`` (without a value) is for CONNECT requests, which have no path.
+    """
 
     kind: PathMatchKind
     value: str

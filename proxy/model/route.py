@@ -65,7 +65,8 @@ class WeightedCluster:
 class RouteAction:
     """Forward. ``clusters`` has one entry for a plain cluster, several for ``weighted_clusters``.
 
-    ``timeout`` seconds, 0 = none (Envoy's default is 15 s, applied at decode).
+    ``timeout`` seconds, 0 = none (Envoy's default is 15 s, applied at decode). ``upgrades``: upgrade types (lower case)
+    and whether they are enabled; ``terminates_connect``: the bytes of a CONNECT go to the cluster as they are.
     """
 
     clusters: tuple[WeightedCluster, ...]
@@ -75,6 +76,8 @@ class RouteAction:
     timeout: float = 15.0
     idle_timeout: float | None = None
     retry_policy: RetryPolicy | None = None
+    upgrades: tuple[tuple[str, bool], ...] = ()
+    terminates_connect: bool = False
 
 
 @dataclass(frozen=True, slots=True)

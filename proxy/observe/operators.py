@@ -236,7 +236,7 @@ def _response_header(argument: str, field: str, constants: Constants) -> Express
 
 _AUTHORITY = _text_of("head", "v.host", "wire")
 _REQUEST: dict[str, Expression] = {
-    ":method": _text_of("head", "v.method", "wire"),
+    ":method": _text_of("head", "v.method or None", "wire"),
     ":path": _text_of(
         "head", "(x.path + v.target[v.target.find(b'?') :] if b'?' in v.target else x.path) or None", "wire"
     ),

@@ -20,12 +20,21 @@ CACHE_SIZE = 1024
 
 
 class VirtualHostTable(Generic[E]):
-    """The rules of one virtual host, in order. ``https_only`` is the entry for requests that came without TLS."""
+    """The rules of one virtual host, in order; ``connect_rules`` are those for CONNECT, which has no path.
 
-    __slots__ = ("https_only", "rules")
+    ``https_only`` is the entry for requests that came without TLS.
+    """
 
-    def __init__(self, rules: tuple[Rule[E], ...], https_only: E | None = None) -> None:
+    __slots__ = ("connect_rules", "https_only", "rules")
+
+    def __init__(
+        self,
+        rules: tuple[Rule[E], ...],
+        https_only: E | None = None,
+        connect_rules: tuple[Rule[E], ...] = (),
+    ) -> None:
         self.rules = rules
+        self.connect_rules = connect_rules
         self.https_only = https_only
 
 
@@ -52,6 +61,18 @@ class RouteTable(Generic[E]):
         if found is not None:
             return found
         return self._search(key, head, conn, path)
+
+    def match_connect(self, head: Head, conn: ConnectionInfo) -> E | None:
+        """The entry for a CONNECT request."""
+        host = self._domains.find(head.host or b"")
+        if host is None:
+            return None
+        if host.https_only is not None and conn.transport_protocol != "tls":
+            return host.https_only
+        for _, request_matches, entry in host.connect_rules:
+            if request_matches is None or request_matches(head, b""):
+                return entry
+        return None
 
     def _search(
         self, key: tuple[bytes | None, bytes], head: Head, conn: ConnectionInfo, path: bytes

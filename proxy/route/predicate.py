@@ -17,6 +17,8 @@ RequestPredicate = Callable[[Head, bytes], bool]
 
 def compile_path(matcher: PathMatcher, field: str) -> BytesPredicate | None:
     """A predicate on the normalised path without query; ``None`` = every path."""
+    if matcher.kind == "connect_matcher":
+        return None
     if matcher.kind == "safe_regex":
         if not matcher.case_sensitive:
             raise ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from proxy.cluster.cluster import Cluster
@@ -42,7 +42,7 @@ class RouteEntry:
     and gives the reply. ``rewrite_target(target)`` gives the target to send upstream (query included), ``None`` =
     as it is; ``host_rewrite`` replaces the authority. ``timeout`` and ``idle_timeout`` are seconds, 0 = none;
     ``idle_timeout`` ``None`` = the connection manager's. ``response_edits`` is for ``direct`` and ``redirect``; the
-    edits of a forwarded exchange are on its ``Target``.
+    edits of a forwarded exchange are on its ``Target``. ``upgrades``: what the route itself says of upgrade types.
     """
 
     name: str
@@ -57,6 +57,8 @@ class RouteEntry:
     rewrite_target: Callable[[bytes], bytes] | None = None
     host_rewrite: bytes | None = None
     response_edits: HeaderEdits | None = None
+    upgrades: Mapping[bytes, bool] | None = None
+    terminates_connect: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,11 @@ import time
 from math import inf
 
 from proxy.cluster.host import Host
+from proxy.http1.head import Head
 from proxy.model.reply import Reply
 from proxy.stream import local_reply
 from proxy.stream.state import ExchangeState
+from proxy.stream.tunnel import opened
 from proxy.upstream.connection import UpstreamConnection
 from proxy.upstream.retry import CONNECT_FAILURES
 
@@ -26,6 +28,10 @@ class Attempts(ExchangeState):
 
     def reply(self, reply: Reply) -> None:
         """Answer here, without an upstream."""
+        raise NotImplementedError
+
+    def response_started(self, head: Head, body: bytes, payload: int, done: bool) -> None:
+        """The final response began. ``done``: and it is complete."""
         raise NotImplementedError
 
     def connected(self, connection: UpstreamConnection) -> None:
@@ -55,6 +61,12 @@ class Attempts(ExchangeState):
             host = cluster.on_behalf(host, (self.connection.remote, self.connection.local))
         self._use_host(host)
         self.attempts += 1
+        if self.upgrade and self.route is not None and self.route.terminates_connect:
+            self._waiting = True
+            if not self.down.pool.dedicated(cluster, host, self):
+                self._waiting = False
+                self._failed_attempt("overflow", "")
+            return
         idle = host.idle
         while idle:
             connection = idle.pop()
@@ -92,6 +104,10 @@ class Attempts(ExchangeState):
                 self._try_deadline = self.down.state.loop.time() + self.route.retry.per_try_timeout
         # Before the write, which may hold the client back again at once.
         self.down.release_for_upstream()
+        if self.upgrade and self.route is not None and self.route.terminates_connect:
+            connection.begin_raw(self)  # type: ignore[arg-type]
+            self.response_started(opened(), b"", 0, False)
+            return
         connection.begin(self, data)  # type: ignore[arg-type]
 
     def _failed_attempt(self, reason: str, message: str) -> None:

@@ -8,7 +8,8 @@ from typing import Final
 from proxy.http1.errors import ProtocolError
 from proxy.http1.head import Head
 from proxy.model.reply import Reply
-from proxy.stream.local_reply import CONNECT_REFUSED, MISSING_HOST, NOT_A_PATH, QUERY_WITHOUT_TYPE
+from proxy.stream.local_reply import MISSING_HOST, NOT_A_PATH, QUERY_WITHOUT_TYPE
+from proxy.stream.tunnel import connect_authority
 
 METHODS: Final = frozenset(
     (
@@ -29,8 +30,9 @@ _url_host = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+;=]++|\[[0-9A-Fa-f:.]++\])(?
 def resolve(head: Head, *, any_method: bool = False) -> bytes | Reply:
     """The request's target in origin form; ``head.host`` and ``names[b"host"]`` become the authority it is for.
 
-    An absolute-form target replaces ``host`` (RFC 9112 section 3.2.2). ``any_method``: Envoy's
-    ``allow_custom_methods``. Returns the reply that refuses other forms; raises ``ProtocolError``.
+    An absolute-form target replaces ``host`` (RFC 9112 section 3.2.2); a CONNECT request has no path: "".
+    ``any_method``: Envoy's ``allow_custom_methods``. Returns the reply that refuses other forms; raises
+    ``ProtocolError``.
     """
     method = head.method
     if method not in METHODS and not any_method:
@@ -38,14 +40,15 @@ def resolve(head: Head, *, any_method: bool = False) -> bytes | Reply:
     target = head.target
     if target[:1] != b"/":
         if method == b"CONNECT":
-            return CONNECT_REFUSED
+            head.set_host(connect_authority(head))
+            return b""
         if target == b"*":
             if method != b"OPTIONS":
                 raise ProtocolError("* is a target of OPTIONS only", details="http1.invalid_url")
             return MISSING_HOST if head.host is None else NOT_A_PATH
         target = _from_url(head, target)
     elif method == b"CONNECT":
-        return CONNECT_REFUSED
+        raise ProtocolError("the target of CONNECT is a path", details="http1.invalid_url")
     host = head.host
     if host is None:
         return MISSING_HOST

@@ -20,6 +20,7 @@ from proxy.runtime.runtime import FilterChainRuntime, HttpRuntime
 from proxy.stream import local_reply
 from proxy.stream.edge import HttpEdge
 from proxy.stream.exchange import HttpExchange
+from proxy.stream.state import NO_HEAD
 from proxy.tls.conn import Transport
 from proxy.upstream.loop_state import LoopState
 from proxy.upstream.pool import Pool
@@ -394,7 +395,7 @@ class Downstream(asyncio.Protocol):
 
     def _began_without_head(self) -> HttpExchange:
         """An exchange for bytes of which no head could be made."""
-        exchange = HttpExchange(self, self._http, _no_head(), False)
+        exchange = HttpExchange(self, self._http, NO_HEAD, False)
         self._exchange = exchange
         self._http.stats.downstream_rq_total += 1
         self._http.stats.downstream_rq_active += 1
@@ -480,17 +481,3 @@ class Downstream(asyncio.Protocol):
             self._began_without_head().downstream_lost(remote=remote)
         self._buffer = b""
         self._on_closed()
-
-
-def _no_head() -> Head:
-    """What stands for a head that could not be read."""
-    head = Head()
-    head.method = head.target = head.raw = b""
-    head.added = None
-    head.status = head.flags = head.present = head.end = head.fields_at = 0
-    head.repeated = False
-    head.minor = 1
-    head.length = -1
-    head.host = None
-    head.names = {}
-    return head

@@ -81,7 +81,7 @@ class HttpEdge:
         extra = exchange.extra
         if present & HAS_EXPECT and exchange.continued:
             strip |= HAS_EXPECT
-        if exchange.upgrade:
+        if exchange.upgrade and not exchange.connect:
             extra += _UPGRADE % (head.get(b"upgrade") or b"")
         if present & HAS_TE:
             te = (head.get(b"te") or b"").lower()
@@ -138,7 +138,7 @@ class HttpEdge:
         """The head to send downstream. ``now`` is monotonic time; ``rechunk``: the body gets chunked framing."""
         present = head.present
         strip = self._strip_response
-        if self._envoy_headers and exchange.request_done:
+        if self._envoy_headers and exchange.request_done and not exchange.upgrade:
             extra = b"x-envoy-upstream-service-time: %d\r\n" % ((now - exchange.first_upstream_tx) * 1000)
         else:
             extra = b""
@@ -158,8 +158,11 @@ class HttpEdge:
         target = exchange.target
         if target is not None and target.response_edits is not None:
             also, extra = _edited(target.response_edits, head, exchange, also, extra)
-        if head.status == 101:
-            return head.emit(None, strip, extra + _UPGRADE % (head.get(b"upgrade") or b""), also)
+        if exchange.tunnel:
+            if head.status == 101:
+                extra += _UPGRADE % (head.get(b"upgrade") or b"")
+            # RFC 9110 section 9.3.6: there is no framing in a tunnel.
+            return head.emit(None, strip | HAS_FRAMING | HAS_LENGTH, extra, also)
         if rechunk:
             extra += b"transfer-encoding: chunked\r\n"
         elif head.flags & CHUNKED and exchange.dechunk:

@@ -23,6 +23,8 @@ from proxy.stream import local_reply
 from proxy.stream.asked import as_asked
 from proxy.stream.attempts import Attempts
 from proxy.stream.authority import resolve
+from proxy.stream.state import NO_HEAD
+from proxy.stream.tunnel import CONNECT, WEBSOCKET, may_upgrade, upgrade_type
 from proxy.upstream.retry import RetryState
 
 MAX_REPLAY: Final = 64 * 1024
@@ -63,6 +65,7 @@ class HttpExchange(Attempts):
         if down.state.overload is not None and self._shed(down.state.overload):
             return
         if not head.minor and not http.config.accept_http_10:
+            self.head = NO_HEAD
             self.protocol = "HTTP/1.1"
             self._reply_early(local_reply.LOW_VERSION)
             return
@@ -71,36 +74,42 @@ class HttpExchange(Attempts):
             if head.flags & NOMINATED:
                 check_nominated(head.get(b"connection") or b"")
         except ProtocolError as error:
+            # As in Envoy, whose codec says so: there was no request to log anything of.
+            self.head = NO_HEAD
+            self.bytes_received = 0
             self.refuse(error)
             return
         if isinstance(target, Reply):
-            if target is local_reply.CONNECT_REFUSED:
-                down.keep = False
             self._reply_early(target)
             return
         self.host_changed = target is not head.target
-        normal = http.normalize(target)
-        if isinstance(normal, Reply):
-            stats.downstream_rq_failed_path_normalization += 1
-            self._reply_early(normal)
-            return
-        if normal is not head.target:
-            self.target_changed = normal != head.target
-            head.target = normal
-        query = normal.find(b"?")
-        self.path = normal if query < 0 else normal[:query]
+        if target:
+            normal = http.normalize(target)
+            if isinstance(normal, Reply):
+                stats.downstream_rq_failed_path_normalization += 1
+                self._reply_early(normal)
+                return
+            if normal is not head.target:
+                self.target_changed = normal != head.target
+                head.target = normal
+            query = normal.find(b"?")
+            self.path = normal if query < 0 else normal[:query]
         down.edge.arrive(self)
         flags = head.flags
-        if flags & UPGRADE and not self._accept_upgrade():
-            stats.downstream_rq_ws_on_non_ws_route += 1
-            self.reply(local_reply.UPGRADE_REFUSED)
-            return
         if flags & EXPECT and (head.get(b"expect") or b"").lower() == b"100-continue":
             # As Envoy does: the proxy answers for the upstream, which then sees no expectation.
             self.continued = True
             if head.minor:
                 down.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self.route = route = http.table.match(head, self.connection, self.path)
+        if target:
+            route = http.table.match(head, self.connection, self.path)
+        else:
+            route = http.table.match_connect(head, self.connection)
+        self.route = route
+        if (flags & UPGRADE or not target) and not self._accept_upgrade(route):
+            stats.downstream_rq_ws_on_non_ws_route += 1
+            self.reply(local_reply.UPGRADE_REFUSED)
+            return
         for judge in http.filters:
             verdict = judge(self)
             if verdict is not None:
@@ -198,10 +207,12 @@ class HttpExchange(Attempts):
             # HTTP/1.1 cannot answer the next request while this one is still coming in (and so does Envoy).
             self.http.stats.downstream_rq_response_before_rq_complete += 1
             down.keep = False
-        if head.length < 0 and not head.flags & CHUNKED and not done:
-            if status == 101:
-                self._start_tunnel()
-            elif self.head.minor:
+        if self.upgrade and not self._upgrade_answered(status):
+            return
+        if self.tunnel:
+            pass
+        elif head.length < 0 and not head.flags & CHUNKED and not done:
+            if self.head.minor:
                 self._rechunk = True
             else:
                 down.keep = False
@@ -229,6 +240,9 @@ class HttpExchange(Attempts):
         if data:
             self.down.write(data)
         if done:
+            if self.tunnel and not self.flags:
+                self._add_flag("UC")
+                self.details = local_reply.reset_after_response("connection_termination")
             self._finish()
 
     def informational(self, head: Head) -> None:
@@ -268,7 +282,7 @@ class HttpExchange(Attempts):
             self._upstream.resume_reading()
 
     def tunnel_data(self, data: bytes) -> None:
-        """Bytes of the client after 101."""
+        """Bytes of the client in a tunnel."""
         self.bytes_received += len(data)
         self._last = self.down.state.now
         if self._upstream is not None:
@@ -276,6 +290,8 @@ class HttpExchange(Attempts):
 
     def tunnel_ended(self) -> None:
         """The client ended its half of the tunnel."""
+        self._add_flag("DC")
+        self.details = "downstream_remote_disconnect"
         if self._upstream is not None:
             self._upstream.finish_tunnel()
 
@@ -357,16 +373,29 @@ class HttpExchange(Attempts):
 
     # Ends.
 
-    def _accept_upgrade(self) -> bool:
+    def _accept_upgrade(self, route: RouteEntry | None) -> bool:
         """Whether an upgrade may go on, as an upgrade or (h2c) as a plain request."""
-        protocol = (self.head.get(b"upgrade") or b"").lower()
-        if protocol == b"h2c":
+        kind = upgrade_type(self.head)
+        if kind == b"h2c":
             # RFC 9113 section 3.1: the upgrade is obsolete and may be ignored.
             return True
-        if protocol in self.http.upgrade_types and self.head.minor:
-            self.upgrade = True
-            return True
-        return False
+        if not self.head.minor:
+            return False
+        # The connection is not used for another request, whatever becomes of this one.
+        self.upgrade = True
+        return (kind == CONNECT and route is None) or may_upgrade(kind, route, self.http)
+
+    def _upgrade_answered(self, status: int) -> bool:
+        """Open the tunnel, or see that none will be. False: the answer is none for a client, and was replaced."""
+        self.down.keep = False
+        if status == 101 or (self.connect and status < 300):
+            self._start_tunnel()
+        elif status < 300 and upgrade_type(self.head) == WEBSOCKET:
+            self._responded = False
+            self._drop_upstream()
+            self.reply(Reply(status, details="websocket_handshake_unsuccessful"))
+            return False
+        return True
 
     def _start_tunnel(self) -> None:
         self.tunnel = True
@@ -378,7 +407,7 @@ class HttpExchange(Attempts):
     def _request_ended(self) -> None:
         """Envoy's route timeout counts from the end of the request."""
         route = self.route
-        if route is not None and route.timeout and not self.tunnel:
+        if route is not None and route.timeout and not self.upgrade:
             self._deadline = self.down.state.loop.time() + route.timeout
 
     def _since_start(self) -> float:

@@ -27,7 +27,6 @@ MISSING_HOST: Final = Reply(400, details="missing_host_header")
 QUERY_WITHOUT_TYPE: Final = Reply(400, details="query_missing_content_type")
 NOT_A_PATH: Final = Reply(404, details="absolute_path_rejected")
 UPGRADE_REFUSED: Final = Reply(403, details="upgrade_failed")
-CONNECT_REFUSED: Final = Reply(404, flag="NR", details="route_not_found")
 
 _RESET_FLAGS: Final = {
     "remote_connection_failure": "UF",

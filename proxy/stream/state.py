@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.cluster.cluster import Cluster
 from proxy.cluster.host import Host
@@ -17,6 +17,22 @@ from proxy.upstream.retry import RetryState
 
 if TYPE_CHECKING:
     from proxy.stream.downstream import Downstream
+
+
+def _no_head() -> Head:
+    head = Head()
+    head.method = head.target = head.raw = b""
+    head.added = head.host = None
+    head.status = head.flags = head.present = head.end = head.fields_at = 0
+    head.repeated = False
+    head.minor = 1
+    head.length = -1
+    head.names = {}
+    return head
+
+
+NO_HEAD: Final = _no_head()
+"""What stands for the head of a request that could not be read."""
 
 
 class ExchangeState:
@@ -91,6 +107,11 @@ class ExchangeState:
     strip: int
     also: frozenset[bytes]
     extra: bytes
+
+    @property
+    def connect(self) -> bool:
+        """Whether the request is a CONNECT."""
+        return self.head.method == b"CONNECT"
 
     def __init__(self, down: Downstream, http: HttpRuntime, head: Head, request_done: bool) -> None:
         self.down = down

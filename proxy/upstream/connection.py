@@ -24,16 +24,25 @@ UNTIL_CLOSE: Final = -2
 _CHUNKED: Final = -1
 
 
+_RAW: Final = Head()
+"""Stands for the head of a response that has none."""
+
+
 class Receiver(Protocol):
     """The exchange, as its upstream connection sees it.
 
     ``request_done``: all of the request was handed to ``send``. ``is_head``: the response has no body. ``upgrade``: the
-    request asked to switch protocols, so that 101 is an answer. ``dechunk``: the body is wanted without framing.
+    request asked for a tunnel: 101 is an answer, or (``connect``) any 2xx. ``dechunk``: the body is wanted without
+    framing.
     """
 
     request_done: bool
     is_head: bool
     upgrade: bool
+
+    @property
+    def connect(self) -> bool: ...
+
     dechunk: bool
 
     def response_started(self, head: Head, body: bytes, payload: int, done: bool, /) -> None: ...
@@ -107,6 +116,14 @@ class UpstreamConnection(asyncio.Protocol):
         self._receiver = receiver
         self.requests += 1
         self._transport.write(data)
+
+    def begin_raw(self, receiver: Receiver) -> None:
+        """Pass bytes on as they are, both ways, from now on; the connection has carried nothing yet."""
+        self._receiver = receiver
+        self.requests += 1
+        self._head = _RAW
+        self._left = UNTIL_CLOSE
+        self._keep = False
 
     def send(self, data: bytes) -> None:
         """Send more of the request."""
@@ -226,7 +243,7 @@ class UpstreamConnection(asyncio.Protocol):
             if head.status >= 200:
                 break
             if head.status == 101:
-                if receiver.upgrade:
+                if receiver.upgrade and not receiver.connect:
                     break
                 raise ProtocolError("101 Switching Protocols to a request that did not ask for it")
             if head.flags & CHUNKED or head.length >= 0:
@@ -245,9 +262,11 @@ class UpstreamConnection(asyncio.Protocol):
         flags = head.flags
         self._keep = not flags & CLOSE and (head.minor == 1 or bool(flags & KEEP_ALIVE))
         rest = data[head.end :]
-        if status == 101:
-            self._left = UNTIL_CLOSE
+        if receiver.upgrade:
+            # Whoever refuses may still take what follows for the tunnel's bytes: nobody else's request comes here.
             self._keep = False
+        if status == 101 or (receiver.upgrade and status < 300 and receiver.connect):
+            self._left = UNTIL_CLOSE
         elif status == 204 and (flags & CHUNKED or head.length > 0):
             raise ProtocolError("204 with a body")
         elif receiver.is_head or status == 204 or status == 304:

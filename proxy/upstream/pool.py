@@ -49,13 +49,14 @@ class _Queue:
 class Pool:
     """The upstream connections of one event loop."""
 
-    __slots__ = ("_connections", "_queues", "_state", "_tasks")
+    __slots__ = ("_connections", "_dedicated", "_queues", "_state", "_tasks")
 
     def __init__(self, state: LoopState) -> None:
         self._state = state
         self._queues: dict[Host, _Queue] = {}
         self._connections: set[UpstreamConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._dedicated: dict[Waiter, asyncio.Task[None]] = {}
 
     @property
     def open(self) -> int:
@@ -80,8 +81,53 @@ class Pool:
         self._open_more(host, queue)
         return True
 
+    def dedicated(self, cluster: Cluster, host: Host, waiter: Waiter) -> bool:
+        """Have ``waiter`` told when it has a connection of its own, which nobody used before or will use again; false
+        if the cluster has too many."""
+        if not cluster.breaker.try_connection():
+            return False
+        host.cx_active += 1
+        task = self._state.loop.create_task(self._connect_dedicated(cluster, host, waiter))
+        self._dedicated[waiter] = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    async def _connect_dedicated(self, cluster: Cluster, host: Host, waiter: Waiter) -> None:
+        stats = cluster.stats
+        stats.upstream_cx_total += 1
+        stats.upstream_cx_active += 1
+        connection: UpstreamConnection | None = None
+        failure = ConnectError("local_connection_failure", "the connection ended at once")
+        try:
+            connection = await connect(
+                self._state,
+                cluster,
+                host,
+                lambda: UpstreamConnection(self, cluster, host, self._state.buffers),
+            )
+        except ConnectError as error:
+            failure = error
+        finally:
+            self._dedicated.pop(waiter, None)
+            if connection is None or connection.closed:
+                host.cx_active -= 1
+                cluster.breaker.release_connection()
+                stats.upstream_cx_active -= 1
+        if connection is None or connection.closed:
+            waiter.connect_failed(failure.reason, str(failure))
+            return
+        self._connections.add(connection)
+        host.connect_failures = 0
+        connection.pooled = True
+        waiter.connected(connection)
+
     def cancel(self, host: Host, waiter: Waiter) -> None:
         """Forget a waiter. A connection that was begun for it is kept for others."""
+        task = self._dedicated.pop(waiter, None)
+        if task is not None:
+            task.cancel()
+            return
         queue = self._queues.get(host)
         if queue is not None and waiter in queue.waiting:
             queue.waiting.remove(waiter)

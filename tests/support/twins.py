@@ -211,6 +211,13 @@ class Conversation:
             return self.until(b"0\r\n\r\n")
         return b""
 
+    def note_early(self, seconds: float) -> None:
+        """Keep ``EARLY`` if something comes within ``seconds``."""
+        self.socket.settimeout(seconds)
+        if self._buffer or self._more():
+            self._keep(self.case, b"EARLY")
+        self.socket.settimeout(4 * WAIT)
+
     def exactly(self, size: int) -> bytes:
         while len(self._buffer) < size and self._more():
             pass

@@ -23,8 +23,6 @@ def compile_http(
     if config.codec_type == "HTTP2":
         raise ConfigError(f"{field}.codec_type", "HTTP2 is not supported yet; use AUTO or HTTP1")
     upgrades = frozenset(name.lower().encode() for name in config.upgrade_types)
-    if b"connect" in upgrades:
-        raise ConfigError(f"{field}.upgrade_configs", "CONNECT is not supported yet")
     table = (
         tables.by_name(config.route) if isinstance(config.route, str) else tables.inline(config.route, field)
     )

@@ -21,7 +21,7 @@ from proxy.model.route import (
 from proxy.observe.store import StatStore
 from proxy.route.domains import Domains
 from proxy.route.edits import HeaderEdits, compile_edits
-from proxy.route.match import RouteTable, VirtualHostTable
+from proxy.route.match import RouteTable, Rule, VirtualHostTable
 from proxy.route.predicate import compile_path, compile_request
 from proxy.route.rewrite import clean, compile_prefix_rewrite, compile_redirect
 from proxy.route.weighted import compile_choice
@@ -108,10 +108,11 @@ class RouteCompiler:
 
     def _virtual_host(self, host: VirtualHost, outer: Levels, field: str) -> VirtualHostTable[RouteEntry]:
         levels = ((host.headers, field), *outer)
-        rules = []
+        rules: list[Rule[RouteEntry]] = []
+        connect_rules: list[Rule[RouteEntry]] = []
         for n, route in enumerate(host.routes):
             path = f"{field}.routes[{n}]"
-            rules.append(
+            (connect_rules if route.match.path.kind == "connect_matcher" else rules).append(
                 (
                     compile_path(route.match.path, f"{path}.match"),
                     compile_request(route.match, f"{path}.match"),
@@ -124,7 +125,7 @@ class RouteCompiler:
         if host.require_tls == "ALL":
             redirect = compile_redirect(RedirectAction(scheme="https"), _ANY_PATH, f"{field}.require_tls")
             https_only = RouteEntry("", host.name, self._stats.route_stats(host.name, ""), redirect=redirect)
-        return VirtualHostTable(tuple(rules), https_only)
+        return VirtualHostTable(tuple(rules), https_only, tuple(connect_rules))
 
     def _entry(self, route: Route, virtual_host: str, outer: Levels, field: str) -> RouteEntry:
         levels = ((route.headers, field), *outer)
@@ -159,6 +160,8 @@ class RouteCompiler:
             for n, share in enumerate(action.clusters)
         ]
         rewrite = None
+        if action.prefix_rewrite and route.match.path.kind == "connect_matcher":
+            raise ConfigError(f"{path}.prefix_rewrite", "a CONNECT request has no path")
         if action.prefix_rewrite:
             rewrite = compile_prefix_rewrite(
                 route.match.path, action.prefix_rewrite, f"{path}.prefix_rewrite"
@@ -176,6 +179,8 @@ class RouteCompiler:
             retry=action.retry_policy,
             rewrite_target=rewrite,
             host_rewrite=host_rewrite,
+            upgrades={kind.encode(): on for kind, on in action.upgrades} or None,
+            terminates_connect=action.terminates_connect,
         )
 
     def _target(self, share: WeightedCluster, missing: Reply, levels: Levels) -> Target:

@@ -16,7 +16,6 @@ from proxy.xds.decode import rbac
 from proxy.xds.decode.access_log import access_logs
 from proxy.xds.decode.address import cidr
 from proxy.xds.decode.fields import (
-    UNSUPPORTED,
     check,
     duration,
     enum,
@@ -220,11 +219,13 @@ def _internal(message: Any, path: str) -> tuple[CidrRange, ...]:
 
 def _upgrades(message: Any, path: str) -> tuple[str, ...]:
     found = []
+    seen: set[str] = set()
     for index, item in enumerate(message.upgrade_configs):
         at = f"{path}.upgrade_configs[{index}]"
         check(item, at, _UPGRADE)
         kind = required(item.upgrade_type, f"{at}.upgrade_type")
-        forbid(kind.upper() == "CONNECT", f"{at}.upgrade_type", f"CONNECT {UNSUPPORTED}")
+        forbid(kind.lower() in seen, f"{at}.upgrade_type", f"{kind!r} is there twice")
+        seen.add(kind.lower())
         if wrapped(item, "enabled", True):
             found.append(kind.lower())
     return tuple(found)

@@ -48,7 +48,14 @@ _ROUTE = known(
     },
 )
 _MATCH = known(
-    "prefix", "path", "safe_regex", "path_separated_prefix", "case_sensitive", "headers", "query_parameters"
+    "prefix",
+    "path",
+    "safe_regex",
+    "path_separated_prefix",
+    "connect_matcher",
+    "case_sensitive",
+    "headers",
+    "query_parameters",
 )
 _REDIRECT = known(
     "https_redirect",
@@ -60,6 +67,7 @@ _REDIRECT = known(
     "response_code",
     "strip_query",
 )
+_EMPTY = known()
 _DIRECT_RESPONSE = known("status", "body")
 _BODY = known("inline_string", "inline_bytes")
 
@@ -152,6 +160,9 @@ def _match(message: Any, path: str) -> RouteMatch:
         raise ConfigError(path, "has no path: set prefix, path, path_separated_prefix or safe_regex")
     if kind == "safe_regex":
         found = PathMatcher("safe_regex", matcher.regex(message.safe_regex, f"{path}.safe_regex"), True)
+    elif kind == "connect_matcher":
+        check(message.connect_matcher, f"{path}.connect_matcher", _EMPTY)
+        found = PathMatcher("connect_matcher", "")
     else:
         value: str = getattr(message, kind)
         if kind == "path_separated_prefix":

@@ -31,6 +31,7 @@ _ACTION = known(
     "idle_timeout",
     "retry_policy",
     "priority",
+    "upgrade_configs",
 )
 _WEIGHTED = known("clusters", "total_weight")
 _SHARE = known("name", "weight", *headers.FIELDS)
@@ -48,6 +49,7 @@ _RETRY = known(
 _PREDICATE = known("typed_config", without_effect={"name": "is a label; the type URL decides"})
 _BACK_OFF = known("base_interval", "max_interval")
 _EMPTY = known()
+_UPGRADE = known("upgrade_type", "enabled", "connect_config")
 
 _NOT_FOUND_CODES = {"SERVICE_UNAVAILABLE": 503, "NOT_FOUND": 404, "INTERNAL_SERVER_ERROR": 500}
 RETRY_CONDITIONS = frozenset(
@@ -98,7 +100,25 @@ def route_action(message: Any, path: str, inherited: RetryPolicy | None) -> Rout
         duration(message, path, "timeout", 15.0),
         duration(message, path, "idle_timeout", None),
         policy,
+        *_upgrades(message.upgrade_configs, f"{path}.upgrade_configs"),
     )
+
+
+def _upgrades(messages: Any, path: str) -> tuple[tuple[tuple[str, bool], ...], bool]:
+    """What the route says of upgrade types, and whether it ends CONNECT tunnels itself."""
+    found: dict[str, bool] = {}
+    terminates = False
+    for index, item in enumerate(messages):
+        at = f"{path}[{index}]"
+        check(item, at, _UPGRADE)
+        kind = required(item.upgrade_type, f"{at}.upgrade_type").lower()
+        forbid(kind in found, f"{at}.upgrade_type", f"{item.upgrade_type!r} is there twice")
+        found[kind] = wrapped(item, "enabled", True)
+        if item.HasField("connect_config"):
+            forbid(kind != "connect", f"{at}.connect_config", "is for the upgrade type CONNECT alone")
+            check(item.connect_config, f"{at}.connect_config", _EMPTY)
+            terminates = found[kind]
+    return tuple(found.items()), terminates
 
 
 def weighted_clusters(

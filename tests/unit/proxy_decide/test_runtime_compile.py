@@ -460,7 +460,6 @@ RT = "route_config[rc].virtual_hosts[0].routes[0]"
         (_with(listeners={"l": Listener("l", SocketAddress("::", 1))}), "listener[l].filter_chains"),
         (_chained(match=FilterChainMatch(server_names=("a",))), f"{FC}.filter_chain_match"),
         (_hcm_with(codec_type="HTTP2"), f"{FC}.filters[0].codec_type"),
-        (_hcm_with(upgrade_types=("CONNECT",)), f"{FC}.filters[0].upgrade_configs"),
         (_hcm_with(server_name="a\r\nb"), f"{FC}.filters[0].server_name"),
         (_hcm_with(access_log=(FileAccessLog("/x", TextLogFormat("%NO%")),)),
          f"{FC}.filters[0].access_log[0].text_format"),

@@ -112,9 +112,9 @@ REFUSED: list[tuple[str, Steps, dict[str, Any], str, str]] = [
     (
         LISTENER,
         HTTP,
-        {"upgrade_configs": [{"upgrade_type": "CONNECT"}]},
-        ".upgrade_configs[0].upgrade_type",
-        "CONNECT",
+        {"upgrade_configs": [{"upgrade_type": "CONNECT"}, {"upgrade_type": "connect"}]},
+        ".upgrade_configs[1].upgrade_type",
+        "twice",
     ),
     (
         LISTENER,
