@@ -104,7 +104,7 @@ class Pool:
                 self._state,
                 cluster,
                 host,
-                lambda: UpstreamConnection(self, cluster, host, self._state.buffers),
+                lambda: UpstreamConnection(self, cluster, host),
             )
         except ConnectError as error:
             failure = error
