@@ -74,7 +74,8 @@ class Side(asyncio.Protocol):
 
     def hold(self) -> None:
         """Read no more from it for now."""
-        if not self._held and not self.lost and self.transport is not None:
+        if not self.lost and self.transport is not None:
+            # Also if it is held: uvloop begins to read after ``connection_made``, whatever was asked for in it.
             self._held = True
             self.transport.pause_reading()
 

@@ -13,6 +13,7 @@ import pytest
 
 from proxy.model.access_log import FileAccessLog, TextLogFormat
 from proxy.model.cluster import CircuitBreakers
+from proxy.tcp import relay as relay_module
 from proxy.tcp.relay import Relay
 from proxy.upstream.pipes import Pipes
 from tests.fakes.sidecar import (
@@ -296,3 +297,32 @@ async def test_what_a_peer_does_not_take_is_not_kept_for_ever(monkeypatch: pytes
 
 def _not_plain(make: Any, *args: Any, **options: Any) -> Any:
     return make(*args, **{**options, "plain": False})
+
+
+async def test_a_client_is_not_read_while_its_upstream_is_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvloop starts to read after ``connection_made``, whatever was asked for in it."""
+    gate = asyncio.Event()
+    connect = relay_module.connect_plain
+
+    async def slow(*arguments: Any) -> Any:
+        await gate.wait()
+        return await connect(*arguments)
+
+    monkeypatch.setattr(relay_module, "connect_plain", slow)
+    size = 32 << 20
+
+    async def serve(peer: Peer) -> None:
+        peer.send(b"%d" % len(await peer.rest()))
+
+    async with backend(serve) as app, sidecar(listener(chain(tcp("up"))), cluster("up", app.port)) as it:
+        peer = await dial(it.port)
+        peer.send(bytes(size))
+        peer.writer.write_eof()
+        await eventually(lambda: bool(it.worker._state.connections))
+        (relay,) = it.worker._state.connections
+        assert isinstance(relay, Relay)
+        await eventually(lambda: bool(relay._early))
+        assert relay.client.transport is not None and not relay.client.transport.is_reading()  # type: ignore[attr-defined]
+        assert len(relay._early) < 1 << 20
+        gate.set()
+        assert await peer.rest() == b"%d" % size
