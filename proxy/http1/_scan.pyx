@@ -7,7 +7,7 @@ which reads or refuses it. So this must never accept what ``pure`` refuses, nor 
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
 from proxy.http1 import fields as _fields
 from proxy.http1 import pure as _pure
@@ -22,9 +22,13 @@ cdef enum:
 
 cdef uint8_t TOKEN[256]
 cdef uint8_t VALUE[256]
+cdef uint8_t IN_PATH[256]
+cdef uint8_t IN_HOST[256]
 cdef int _i
 for _i in range(256):
     TOKEN[_i] = chr(_i).encode("latin-1") in b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    IN_PATH[_i] = _i in _fields.PATH_CHARACTERS
+    IN_HOST[_i] = _i in _fields.HOST_CHARACTERS
     VALUE[_i] = _i == 9 or 32 <= _i < 127 or _i >= 128
 
 cdef uint32_t CHUNKED = _fields.CHUNKED
@@ -34,6 +38,7 @@ cdef uint32_t UPGRADE = _fields.UPGRADE
 cdef uint32_t EXPECT = _fields.EXPECT
 cdef uint32_t INTERNAL = _fields.INTERNAL
 cdef uint32_t NOMINATED = _fields.NOMINATED
+cdef uint32_t PLAIN = _fields.PLAIN
 cdef uint32_t HAS_HOST = _fields.HAS_HOST
 cdef uint32_t HAS_FRAMING = _fields.HAS_FRAMING
 cdef uint32_t HAS_EXPECT = _fields.HAS_EXPECT
@@ -161,6 +166,34 @@ cdef class Head:
         return made if size == PyBytes_GET_SIZE(made) else made[:size]
 
 
+cdef bint is_common(const uint8_t *method, Py_ssize_t size) noexcept nogil:
+    """Whether it is one of ``fields.COMMON_METHODS``."""
+    if size == 3:
+        return memcmp(method, b"GET", 3) == 0 or memcmp(method, b"PUT", 3) == 0
+    if size == 4:
+        return memcmp(method, b"POST", 4) == 0 or memcmp(method, b"HEAD", 4) == 0
+    if size == 5:
+        return memcmp(method, b"PATCH", 5) == 0
+    if size == 6:
+        return memcmp(method, b"DELETE", 6) == 0
+    return size == 7 and memcmp(method, b"OPTIONS", 7) == 0
+
+
+cdef bint is_plain(const uint8_t *target, Py_ssize_t size) noexcept nogil:
+    """Whether nothing in the target needs a second look (``fields.PLAIN``)."""
+    cdef Py_ssize_t at = 1
+    if target[0] != 47:
+        return False
+    while at < size and target[at] != 63:
+        if target[at] == 47:
+            if target[at - 1] == 47:
+                return False
+        elif not IN_PATH[target[at]] or target[at] == 46 and target[at - 1] == 47:
+            return False
+        at += 1
+    return at == size or memchr(target + at, 35, size - at) == NULL
+
+
 cdef int read_fields(Head head, const uint8_t *block, Py_ssize_t at, Py_ssize_t size, int limit) except -2:
     """Read the fields from ``at`` on; where the head ends, -1 if it is not plain."""
     cdef Py_ssize_t name_at, value_at, value_end
@@ -247,8 +280,9 @@ def scan_request(
     Py_ssize_t max_bytes=_pure.MAX_HEAD_BYTES, int max_fields=_pure.MAX_FIELDS,
 ):
     cdef const uint8_t *block = <const uint8_t *>PyBytes_AS_STRING(data) + start
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(data) - start, at = 0, target_at
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(data) - start, at = 0, target_at, target_end, i
     cdef int end = -1
+    cdef bint plain
     cdef Head head
     if size > max_bytes:
         size = max_bytes
@@ -263,6 +297,7 @@ def scan_request(
         if 0 < at < size and block[at] == 32:
             head = Head.__new__(Head)
             head.method = PyBytes_FromStringAndSize(<const char *>block, at)
+            plain = is_common(block, at)
             at += 1
             target_at = at
             while at < size and 32 < block[at] < 127:
@@ -270,8 +305,15 @@ def scan_request(
             if at > target_at and at + 11 <= size and memcmp(block + at, b" HTTP/1.1\r\n", 11) == 0:
                 head.target = PyBytes_FromStringAndSize(<const char *>block + target_at, at - target_at)
                 head.minor = 1
+                target_end = at
                 end = read_fields(head, block, at + 11, size, max_fields)
                 if end > 0:
+                    if plain and head.host is not None and is_plain(block + target_at, target_end - target_at):
+                        for i in range(PyBytes_GET_SIZE(head.host)):
+                            if not IN_HOST[<uint8_t>PyBytes_AS_STRING(head.host)[i]]:
+                                break
+                        else:
+                            head.flags |= PLAIN
                     head.raw = PyBytes_FromStringAndSize(<const char *>block, end - 2)
                     head.end = start + end
                     return head

@@ -22,6 +22,14 @@ INTERNAL: Final = 32
 """There is a header whose name begins with ``x-envoy-`` or ``x-tulle-``."""
 NOMINATED: Final = 64
 """``connection`` names other headers: see ``connection_options``."""
+PLAIN: Final = 128
+"""A common method, a path that no normalisation changes, and a host: nothing is left to find out about the target."""
+
+COMMON_METHODS: Final = (b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"PATCH", b"OPTIONS")
+PATH_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_~!$&'()*+,;=:@.[]"
+"""Those that ``PLAIN`` lets be in a path, beside the slash."""
+HOST_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+;=:%[]"
+"""Those that can be in an authority (RFC 3986 section 3.2)."""
 
 # Fields.
 HAS_HOST: Final = 1

@@ -15,13 +15,17 @@ from proxy.http1.errors import ProtocolError
 from proxy.http1.fields import (
     CHUNKED,
     CLOSE,
+    COMMON_METHODS,
     EXPECT,
     HAS_INTERNAL,
+    HOST_CHARACTERS,
     INTERNAL,
     INTERNAL_PREFIXES,
     KEEP_ALIVE,
     KNOWN,
     NOMINATED,
+    PATH_CHARACTERS,
+    PLAIN,
     UPGRADE,
 )
 from proxy.http1.splice import connection_options, strip_bits, strip_for
@@ -46,6 +50,12 @@ _match_request_line = re.compile(_REQUEST_LINE).match
 _match_status_line = re.compile(_STATUS_LINE).match
 _find_fields = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n").findall
 _match_field = re.compile(_TOKEN + rb":" + _VALUE + rb"\Z").match
+# No dot at the start of a segment, no empty segment but the last, nothing that is or must be escaped. No possessive
+# quantifiers: fullmatch is wrong with nested ones before Python 3.11.4, and without a slash in the class there is
+# nothing to backtrack into.
+_PATH_CLASS = b"[" + re.escape(PATH_CHARACTERS) + b"]"
+_plain_target = re.compile(rb"(?:/(?![.])" + _PATH_CLASS + rb"+)+/?(?:\?[^#]*)?|/(?:\?[^#]*)?").fullmatch
+_is_host = re.compile(b"[" + re.escape(HOST_CHARACTERS) + b"]*+").fullmatch
 _trailing_blank = re.compile(rb"[ \t]++(?=\r\n)").sub
 # What Envoy answers with 426: a version that is none of ours, or none at all.
 _match_other_version = re.compile(
@@ -53,6 +63,7 @@ _match_other_version = re.compile(
 ).match
 _find_illegal = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n)").search
 
+_COMMON = frozenset(COMMON_METHODS)
 _SINGLE = frozenset((b"content-length", b"host", b"transfer-encoding"))
 _REPEATED: Final[Mapping[bytes, _Refusal]] = {
     b"transfer-encoding": {"details": "http1.invalid_transfer_encoding", "status": 501}
@@ -187,7 +198,9 @@ def scan_request(
             raise ProtocolError(
                 "transfer-encoding in an HTTP/1.0 request", details="http1.transfer_encoding_not_allowed"
             )
-    head.host = head.names.get(b"host")
+    head.host = host = head.names.get(b"host")
+    if host is not None and head.method in _COMMON and _plain_target(head.target) and _is_host(host):
+        head.flags |= PLAIN
     return head
 
 

@@ -1,7 +1,8 @@
 """Path normalisation: the one form of a request target that is matched, judged and forwarded.
 
 Envoy's ``normalize_path``, ``merge_slashes`` and ``path_with_escaped_slashes_action``, in Envoy's order: unescape
-slashes, normalise (RFC 3986 section 6, backslash as slash), merge slashes. The query is never touched.
+slashes, normalise (RFC 3986 section 6, backslash as slash), merge slashes. The query is never touched. On a target
+that ``proxy.http1.fields.PLAIN`` is said of, none of it does anything.
 """
 
 from __future__ import annotations
@@ -15,11 +16,6 @@ from proxy.model.reply import Reply
 Normalize = Callable[[bytes], bytes | Reply]
 
 _REFUSED = Reply(400, details="path_normalization_failed")
-# A path on which none of the steps does anything: no dot at the start of a segment, no double slash, nothing that is
-# escaped or is to be escaped. No possessive quantifiers: fullmatch is wrong with nested ones before Python 3.11.4, and
-# without a slash in the class there is nothing to backtrack into. Nearly every request's target matches, with or
-# without a query.
-_PLAIN = re.compile(rb"(?:/(?![.])[A-Za-z0-9\-_~!$&'()*+,;=:@.\[\]]+)+/?(?:\?[^#]*)?|/(?:\?[^#]*)?").fullmatch
 _ESCAPED_SLASH = re.compile(rb"%(2[Ff]|5[Cc])")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _STRAY_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -35,8 +31,6 @@ def compile_normalize(
     """A function from an origin-form target to the target to use, or to the reply that refuses or redirects it."""
 
     def normalize(target: bytes) -> bytes | Reply:
-        if _PLAIN(target):
-            return target
         if b"#" in target:
             return _REFUSED
         path, mark, query = target.partition(b"?")

@@ -13,7 +13,7 @@ from typing import Final
 
 from proxy.http1.chunked import LAST_CHUNK, chunk
 from proxy.http1.errors import ProtocolError
-from proxy.http1.fields import CHUNKED, EXPECT, NOMINATED, UPGRADE
+from proxy.http1.fields import CHUNKED, EXPECT, NOMINATED, PLAIN, UPGRADE
 from proxy.http1.head import Head
 from proxy.http1.splice import check_nominated
 from proxy.model.reply import Reply
@@ -69,33 +69,17 @@ class HttpExchange(Attempts):
             self.protocol = "HTTP/1.1"
             self._reply_early(local_reply.LOW_VERSION)
             return
-        try:
-            target = resolve(head, any_method=http.config.allow_custom_methods)
-            if head.flags & NOMINATED:
-                check_nominated(head.get(b"connection") or b"")
-        except ProtocolError as error:
-            # As in Envoy, whose codec says so: there was no request to log anything of.
-            self.head = NO_HEAD
-            self.bytes_received = 0
-            self.refuse(error)
-            return
-        if isinstance(target, Reply):
-            self._reply_early(target)
-            return
-        self.host_changed = target is not head.target
-        if target:
-            normal = http.normalize(target)
-            if isinstance(normal, Reply):
-                stats.downstream_rq_failed_path_normalization += 1
-                self._reply_early(normal)
-                return
-            if normal is not head.target:
-                self.target_changed = normal != head.target
-                head.target = normal
-            query = normal.find(b"?")
-            self.path = normal if query < 0 else normal[:query]
-        down.edge.arrive(self)
         flags = head.flags
+        if flags & (PLAIN | NOMINATED) == PLAIN:
+            target = head.target
+        else:
+            found = self._find_target()
+            if found is None:
+                return
+            target = found
+        query = target.find(b"?")
+        self.path = target if query < 0 else target[:query]
+        down.edge.arrive(self)
         if flags & EXPECT and (head.get(b"expect") or b"").lower() == b"100-continue":
             # As Envoy does: the proxy answers for the upstream, which then sees no expectation.
             self.continued = True
@@ -148,6 +132,36 @@ class HttpExchange(Attempts):
         cluster.stats.upstream_rq_active += 1
         self._replay = down.edge.request_head(self) + body
         self._attempt(None)
+
+    def _find_target(self) -> bytes | None:
+        """The normalised request target, "" for one that has no path. ``None``: the client was refused."""
+        head = self.head
+        http = self.http
+        try:
+            target = resolve(head, any_method=http.config.allow_custom_methods)
+            if head.flags & NOMINATED:
+                check_nominated(head.get(b"connection") or b"")
+        except ProtocolError as error:
+            # As in Envoy, whose codec says so: there was no request to log anything of.
+            self.head = NO_HEAD
+            self.bytes_received = 0
+            self.refuse(error)
+            return None
+        if isinstance(target, Reply):
+            self._reply_early(target)
+            return None
+        self.host_changed = target is not head.target
+        if not target:
+            return target
+        normal = http.normalize(target)
+        if isinstance(normal, Reply):
+            http.stats.downstream_rq_failed_path_normalization += 1
+            self._reply_early(normal)
+            return None
+        if normal is not head.target:
+            self.target_changed = normal != head.target
+            head.target = normal
+        return normal
 
     def request_body(self, data: bytes, payload: int, done: bool) -> None:
         """More of the request's body (framed)."""

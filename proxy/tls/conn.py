@@ -138,7 +138,13 @@ class TlsConn(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         size = len(data)
-        if size <= FEED_SIZE:
+        if size <= _RECORD and self._app is not None and not self._closing:
+            # Nearly every read: something small on a connection that is up.
+            self._incoming.write(data)
+            self._read_records(size)
+            if self._outgoing.pending:
+                self._flush()
+        elif size <= FEED_SIZE:
             self._incoming.write(data)
             self._received(size)
         else:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import example, given, settings
@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 
 from proxy.http1 import fields, pure
 from proxy.http1.errors import ProtocolError
+from proxy.model.listener import SlashesAction
+from proxy.route.path import compile_normalize
+from proxy.stream.authority import resolve
 
 fast: Any = pure
 if importlib.util.find_spec("proxy.http1._scan") is not None:
@@ -113,6 +116,34 @@ FIRST = st.sampled_from(
         b"",
     ]
 )
+TARGETS = st.one_of(
+    st.text("/a.%2e?#;[~_\\x", max_size=8).map(str.encode),
+    st.sampled_from([b"*", b"http://h/", b"/a/b.c/?d=/../e"]),
+).map(lambda target: target if target[:1] in (b"*", b"h") else b"/" + target)
+METHODS = st.sampled_from([*fields.COMMON_METHODS, b"CONNECT", b"QUERY", b"get", b"GETS", b"G"])
+HOSTS = st.sampled_from([b"h", b"", b"h:80", b"[::1]:80", b"a b", b"a/b", b"\xe9", b"u@h", b"h,i"])
+
+
+@settings(max_examples=400)
+@given(METHODS, TARGETS, HOSTS)
+def test_what_is_plain_is_plain_to_both(method: bytes, target: bytes, host: bytes) -> None:
+    both(b"%b %b HTTP/1.1\r\nhost: %b\r\n\r\n" % (method, target, host))
+
+
+@settings(max_examples=400)
+@given(TARGETS, st.booleans(), st.booleans(), st.sampled_from(get_args(SlashesAction)))
+def test_what_is_plain_needs_no_normalisation(
+    target: bytes, normalize_path: bool, merge_slashes: bool, escaped_slashes: SlashesAction
+) -> None:
+    found = pure.scan_request(b"GET %b HTTP/1.1\r\nhost: h\r\n\r\n" % target)
+    assert found is not None
+    if found.flags & fields.PLAIN:
+        normalize = compile_normalize(
+            normalize_path=normalize_path, merge_slashes=merge_slashes, escaped_slashes=escaped_slashes
+        )
+        assert resolve(found) == normalize(target) == target
+
+
 LINES = st.tuples(NAMES, SEPARATORS, VALUES, ENDS).map(b"".join)
 BLOCKS = st.tuples(
     FIRST, st.lists(LINES, max_size=6).map(b"".join), st.sampled_from([b"\r\n", b"\r\nbody", b"", b"\n"])
