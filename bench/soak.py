@@ -26,7 +26,7 @@ GROWTH_MB = 24.0
 """Resident memory that a load may leave with a sidecar: what the allocator keeps, not what leaks."""
 
 
-PAUSE = 0.05
+PAUSE = 0.25
 """Seconds of rest between two pieces of work of one client."""
 
 

@@ -70,7 +70,7 @@ class Sidecar:
 class Sidecars:
     """The pair. ``port``: where clients connect."""
 
-    def __init__(self, directory: Path, app_port: int, stream_idle: float = 5.0) -> None:
+    def __init__(self, directory: Path, app_port: int, stream_idle: float = 10.0) -> None:
         """``stream_idle``: seconds after which a stream on which nothing moves is given up."""
         pki.write(directory)
         self.port, inside, admin_out, admin_in = free_ports(4)

@@ -166,8 +166,9 @@ class TlsConn(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._lost:
             return
+        if not self._closing:
+            self._forget_session()
         self._lost = self._closing = True
-        self._forget_session()
         app = self._app
         if app is None:
             self._on_failed(
@@ -366,7 +367,7 @@ class TlsConn(asyncio.Protocol):
 
     def _keep_session(self) -> None:
         """TLS 1.3 sends its tickets after the handshake; by the first data they are here."""
-        if self.context.max_sessions:
+        if self.context.wants_session(self._session_key, resumed=bool(self.tls.session_reused)):
             session = self.tls.session
             if session is not None and session.has_ticket:
                 self.context.remember(self._session_key, session)

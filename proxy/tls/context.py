@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MAX_SESSIONS: Final = 1024
 """Sessions kept for resumption by one client context, one for each server, unless ``max_session_keys`` says less."""
+LOOK_INTERVAL: Final = 60.0
+"""Seconds between two looks at the sessions of one server, unless it goes on to accept the one at hand."""
 TICKET_KEY_LIFETIME: Final = 86_400.0
 """Seconds after which a server context makes way for one with new ticket keys: who steals them reads no older past."""
 CIPHERS: Final = (
@@ -75,6 +77,27 @@ class TlsContext:
     renew_at: float = math.inf
     sessions: OrderedDict[str, SSLSession] = field(default_factory=OrderedDict)
     uris: Mapping[SSLContext, str] = field(default_factory=dict)
+    _looked: OrderedDict[str, float] = field(default_factory=OrderedDict)
+
+    def wants_session(self, key: str, *, resumed: bool) -> bool:
+        """Whether to look at the session of a connection to ``key`` that was, or was not, ``resumed``.
+
+        Each look costs memory for ever: CPython's ``SSLObject.session`` duplicates the session (about 6 KB) and loses
+        the duplicate. So the one at hand serves for half of its life, and looks are ``LOOK_INTERVAL`` apart.
+        """
+        if not self.max_sessions:
+            return False
+        now = time.time()
+        session = self.sessions.get(key)
+        if resumed and session is not None and now < session.time + session.timeout / 2:
+            return False
+        if now < self._looked.get(key, 0.0) + LOOK_INTERVAL:
+            return False
+        self._looked[key] = now
+        self._looked.move_to_end(key)
+        if len(self._looked) > self.max_sessions:
+            self._looked.popitem(last=False)
+        return True
 
     def remember(self, key: str, session: SSLSession) -> None:
         """Keep the newest session for ``key``."""
