@@ -17,7 +17,7 @@ def measure(site: Site) -> dict[str, Rounds]:
     with site.scope():
         backend, _ = site.helper("bulk_server")
         pairs = {name: Pair(site, name, backend) for name in site.able("inbound")}
-        size = int(site.seconds(800e6, 100e6))
+        size = int(site.seconds(600e6, 100e6))
 
         def load(pair: Pair) -> dict[str, float]:
             found = {}

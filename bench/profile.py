@@ -2,8 +2,9 @@
 
 The sidecar is a real process under a real load; it samples itself with a timer of its own CPU time (``ITIMER_PROF``),
 which needs no rights and no other program. What a function's C code takes (a write, a regular expression, TLS) counts
-for that function; what passes between two callbacks (polling, reading, accepting) is "loop". The kernel's timer ticks
-bound the rate: some hundred samples a CPU second. Where ``perf`` is installed and allowed, the same run is split by
+for that function (an operator's time, such as joining bytes, for what is called next); what passes between two
+callbacks (polling, reading, accepting) is "loop". The kernel's timer ticks bound the rate: some hundred samples a
+CPU second. Where ``perf`` is installed and allowed, the same run is split by
 library as well.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import collections
+import functools
 import json
 import os
 import shutil
@@ -21,16 +23,16 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 
 from bench import messages, pki
 from bench.http1 import CONNECTIONS
 from bench.kinds import Duty, Role, kind
-from bench.load import bulk, wrk
+from bench.load import bulk, tls, wrk
 from bench.processes import Process, free_ports
 from bench.site import Site
 
-WORKS = ("http1", "bulk-down", "bulk-up", "tcp-down", "tcp-up")
+WORKS = ("http1", "bulk-down", "bulk-up", "tcp-down", "tcp-up", "handshakes")
 _LOOP = "loop: poll, read, accept"
 Counts = collections.Counter[str]
 
@@ -76,11 +78,16 @@ def stack(frame: FrameType) -> list[str]:
     names = []
     at: FrameType | None = frame
     while at is not None and not _is_loop(at):
-        names.append(f"{Path(at.f_code.co_filename).stem}.{at.f_code.co_qualname}")
+        names.append(_name(at.f_code))
         at = at.f_back
     if not names or (len(names) == 1 and frame.f_lineno == frame.f_code.co_firstlineno):
         return [_LOOP]
     return names
+
+
+@functools.cache
+def _name(code: CodeType) -> str:
+    return f"{Path(code.co_filename).stem}.{code.co_qualname}"
 
 
 def _is_loop(frame: FrameType) -> bool:
@@ -88,10 +95,12 @@ def _is_loop(frame: FrameType) -> bool:
     return frame.f_code.co_name in ("run", "run_until_complete", "wrapper", "_static", "<module>")
 
 
-def load(work: str, port: int, seconds: float) -> None:
+def load(work: str, port: int, seconds: float, directory: Path) -> None:
     """One piece of load."""
     if work == "http1":
         wrk.run(port, CONNECTIONS, seconds)
+    elif work == "handshakes":
+        tls.Caller(port, directory).handshakes(seconds, resume=False)
     else:
         bulk.transfer(port, work.partition("-")[2], int(seconds * 400e6))
 
@@ -102,7 +111,8 @@ def run(work: str, side: Role, seconds: float, directory: Path) -> tuple[list[Co
     site = Site(directory, ["tulle"], quick=False, rounds=1)
     os.sched_setaffinity(0, site.placement.load)
     with site.scope():
-        backend = site.backend(messages.BODY) if work == "http1" else site.helper("bulk_server")[0]
+        small = work in ("http1", "handshakes")
+        backend = site.backend(messages.BODY) if small else site.helper("bulk_server")[0]
         port, admin = free_ports(2)
         samples = directory / "samples.json"
 
@@ -116,7 +126,9 @@ def run(work: str, side: Role, seconds: float, directory: Path) -> tuple[list[Co
             return made
 
         entry = port
-        if side == "inbound":
+        if work == "handshakes":
+            process = start("inbound", backend)
+        elif side == "inbound":
             process = start("inbound", backend)
             before, entry = site.proxy("tulle", "outbound", port)
             before.wait_listening(entry)
@@ -126,13 +138,13 @@ def run(work: str, side: Role, seconds: float, directory: Path) -> tuple[list[Co
             process = start("outbound", upstream)
         else:
             process = start("relay", backend)
-        load(work, entry, 1)
+        load(work, entry, 1, directory)
         spent = process.cpu()
         os.kill(process.pid, signal.SIGUSR2)
-        load(work, entry, seconds)
+        load(work, entry, seconds, directory)
         spent = process.cpu() - spent
         print(f"{work}, {side}: {spent:.1f} s of CPU")
-        libraries = by_library(process.pid, lambda: load(work, entry, seconds))
+        libraries = by_library(process.pid, lambda: load(work, entry, seconds, directory))
         process.stop()
         counts = [collections.Counter(part) for part in json.loads(samples.read_text())]
     return counts, libraries
@@ -177,6 +189,8 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=30)
     options = parser.parse_args()
     side: Role = "relay" if options.work.startswith("tcp") else options.side
+    if options.work == "handshakes":
+        side = "inbound"
     with tempfile.TemporaryDirectory(prefix="tulle-profile-") as name:
         (alone, inclusive, lines), libraries = run(options.work, side, options.seconds, Path(name))
     total = alone.total()

@@ -40,7 +40,7 @@ def measure(site: Site) -> dict[str, Rounds]:
             for process, port in filter(None, (made.bulk, made.small)):
                 process.wait_listening(port)
             relays[name] = made
-        size = int(site.seconds(1500e6, 150e6))
+        size = int(site.seconds(1000e6, 150e6))
 
         def load(made: Relays) -> dict[str, float]:
             found = {}
