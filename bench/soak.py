@@ -100,18 +100,18 @@ async def bulk(sidecars: Sidecars, gigabytes: float) -> dict[str, object]:
     async def watch() -> None:
         while True:
             for n, sidecar in enumerate(sidecars.both):
-                peak[n] = max(peak[n], sidecar.process.memory().rss)
+                peak[n] = max(peak[n], sidecar.resident())
             await asyncio.sleep(0.2)
 
     watching = asyncio.create_task(watch())
     began = time.monotonic()
-    cpu = [sidecar.process.cpu() for sidecar in sidecars.both]
+    cpu = [sidecar.cpu() for sidecar in sidecars.both]
     problems = [
         await clients.download(await Client.dial(sidecars.port), size),
         await clients.upload(await Client.dial(sidecars.port), size),
     ]
     took = time.monotonic() - began
-    cpu = [sidecar.process.cpu() - used for sidecar, used in zip(sidecars.both, cpu, strict=True)]
+    cpu = [sidecar.cpu() - used for sidecar, used in zip(sidecars.both, cpu, strict=True)]
     watching.cancel()
     after = await sidecars.quiet(before)
     return {

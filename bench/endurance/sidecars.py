@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import configs, pki
-from bench.processes import Process, free_ports
+from bench.processes import Process, cpu_of, free_ports, memory_of
 
 CENSUS = (
     "total_connections", "open_descriptors", "tasks", "timers", "exchanges", "upstream_connections",
@@ -45,6 +45,14 @@ class Sidecar:
         argv = [sys.executable, "-m", "control_plane.cli.main", "proxy", "-c", str(file)]
         self.process = Process(argv, frozenset(os.sched_getaffinity(0)), directory / f"{name}.out")
         self.process.wait_listening(port, 60.0)
+
+    def resident(self) -> int:
+        """Bytes of it in memory. Its children end by themselves, at some time or other: they are left out."""
+        return memory_of(Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()).rss
+
+    def cpu(self) -> float:
+        """Seconds of CPU so far, without its children."""
+        return cpu_of(self.process.pid)
 
     def page(self, path: str) -> str:
         """A page of its admin endpoint."""

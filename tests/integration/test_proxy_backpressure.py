@@ -55,7 +55,7 @@ async def until_stuck(progress: Callable[[], int]) -> int:
 
 
 def resident(sidecars: Sidecars) -> list[int]:
-    return [sidecar.process.memory().rss for sidecar in sidecars.both]
+    return [sidecar.resident() for sidecar in sidecars.both]
 
 
 async def judge(sidecars: Sidecars, before: list[int], paused: str, moved: int) -> None:
