@@ -57,6 +57,7 @@ class Exchange(Protocol):
     ``path`` is the normalised path without query: what policy and routes see, and what is forwarded. ``start_wall`` is
     Unix time; ``start``, ``request_end`` (the last byte of the request was read), ``first_upstream_tx``,
     ``first_upstream_rx`` and ``end`` are monotonic seconds, 0.0 = did not happen.
+    ``local_body`` is that of the proxy's own answer; ``answer_with`` says which one that will be.
     ``flags`` is "" or short flags joined by commas. ``remote`` is whom the request is said to be from, which may come
     from ``x-forwarded-for`` and is for logs; ``connection.remote`` is the peer.
     """
@@ -99,6 +100,9 @@ class Exchange(Protocol):
     def bytes_sent(self) -> int: ...
     @property
     def status(self) -> int: ...
+    @property
+    def local_body(self) -> bytes: ...
+    def answer_with(self, status: int, body: bytes, /) -> None: ...
     @property
     def flags(self) -> str: ...
     @property

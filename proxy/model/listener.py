@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from proxy.model.access_log import FileAccessLog
 from proxy.model.address import CidrRange, SocketAddress
+from proxy.model.local_reply import LocalReplyConfig
 from proxy.model.rbac import Rbac
 from proxy.model.route import RouteConfiguration, WeightedCluster
 from proxy.model.tls import DownstreamTls
@@ -103,6 +104,7 @@ class HttpConnectionManager:
     accept_http_10: bool = False
     allow_custom_methods: bool = False
     suppress_envoy_headers: bool = False
+    local_reply: LocalReplyConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,10 @@ _LONG_FLAGS = {
 }
 
 
+FLAGS = frozenset(_LONG_FLAGS)
+"""The response flags that can happen here."""
+
+
 def compile_operator(
     name: str, argument: str | None, field: str, constants: Constants, hostname: str = ""
 ) -> Expression:
@@ -121,6 +125,7 @@ _PLAIN: dict[str, Expression] = {
     "REQUESTED_SERVER_NAME": _text("x.connection.sni or None"),
     "ROUTE_NAME": _text_of("route", "v.name or None"),
     "CONNECTION_ID": _number("x.connection.id"),
+    "LOCAL_REPLY_BODY": Expression("x.local_body", "wire"),
     "STREAM_ID": Expression("x.request_id or None", "wire"),
 }
 

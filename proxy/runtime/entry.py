@@ -41,8 +41,8 @@ class RouteEntry:
     ``redirect(host, target, scheme)`` takes the authority, the normalised request target and ``b"http"``/``b"https"``
     and gives the reply. ``rewrite_target(target)`` gives the target to send upstream (query included), ``None`` =
     as it is; ``host_rewrite`` replaces the authority. ``timeout`` and ``idle_timeout`` are seconds, 0 = none;
-    ``idle_timeout`` ``None`` = the connection manager's. ``response_edits`` is for ``direct`` and ``redirect``; the
-    edits of a forwarded exchange are on its ``Target``. ``upgrades``: what the route itself says of upgrade types.
+    ``idle_timeout`` ``None`` = the connection manager's. ``response_edits`` is for answers made here before
+    a ``Target`` is chosen, which has its own. ``upgrades``: what the route itself says of upgrade types.
     """
 
     name: str

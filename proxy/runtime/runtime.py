@@ -28,11 +28,13 @@ from proxy.model.stats import HttpStats, ListenerStats, TcpStats
 from proxy.model.tls import DownstreamTls
 from proxy.observe.access_log import AccessLogWriter
 from proxy.observe.store import StatStore
+from proxy.route.edits import HeaderEdits
 from proxy.route.match import RouteTable
 from proxy.runtime.entry import CompiledTable, RouteEntry, Target
 
 NetworkFilter = Callable[[ConnectionInfo], Denied | None]
 HttpFilter = Callable[[Exchange], Reply | None]
+RewriteReply = Callable[[Exchange, Reply], tuple[Reply, HeaderEdits | None]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +45,8 @@ class HttpRuntime:
     refuses it. ``forwarded_client_cert(connection, received)`` gives the ``x-forwarded-client-cert`` value to send
     upstream, ``None`` = none; the received header is always left out. ``filters`` run in order on the exchange, after
     its route was found; the first reply ends it. The rest of the options is read from ``config`` (Envoy's names);
-    those read for each request are attributes here.
+    those read for each request are attributes here. ``rewrite_reply`` is for ``local_reply_config``: it takes the
+    proxy's own answer and gives the one to send, and further edits of its head.
     """
 
     config: HttpConnectionManager
@@ -63,6 +66,7 @@ class HttpRuntime:
     idle_timeout: float
     upgrade_types: frozenset[bytes]
     no_route: Reply
+    rewrite_reply: RewriteReply | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -123,9 +123,9 @@ class Attempts(ExchangeState):
         if retry is not None and retry.after_reset(reason) and self._again(keep_connection=True):
             return
         if reason in CONNECT_FAILURES:
-            self.reply(local_reply.reset_before_response(reason, message))
+            self.reply(local_reply.reset_before_response(reason, message, retried=self.attempts > 1))
         else:
-            self.reply(local_reply.reset_before_response(reason))
+            self.reply(local_reply.reset_before_response(reason, retried=self.attempts > 1))
 
     def _again(self, *, keep_connection: bool) -> bool:
         """Schedule another attempt, if one is left, allowed and possible."""

@@ -6,6 +6,7 @@ routes; it is the only place that knows which fields the proxy owns.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from proxy.http1.fields import (
@@ -22,7 +23,7 @@ from proxy.http1.fields import (
     HAS_TE,
     NOMINATED,
 )
-from proxy.http1.head import Head
+from proxy.http1.head import Head, scan_response
 from proxy.http1.splice import nominated, strip_for
 from proxy.model.reply import Reply
 from proxy.route.edits import HeaderEdits
@@ -39,6 +40,7 @@ _KEEP_ALIVE: Final = b"connection: keep-alive\r\n"
 _PLAIN_TE: Final = (b"trailers", b"")
 _FRAMED: Final = HAS_LENGTH | HAS_FRAMING
 _BODILESS: Final = frozenset((b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"))
+_SERVER_FIELD: Final = strip_for(frozenset((b"server",)))
 _NONE: Final[frozenset[bytes]] = frozenset()
 
 # An upgrade's own two fields must pass; they are put back as ready lines.
@@ -94,14 +96,18 @@ class HttpEdge:
             extra += b"content-length: 0\r\n"
         route = exchange.route
         assert route is not None
-        if self._envoy_headers and route.timeout:
-            line = self._timeouts.get(route.timeout)
-            if line is None:
-                if len(self._timeouts) > 1000:
-                    self._timeouts.clear()
-                line = b"x-envoy-expected-rq-timeout-ms: %d\r\n" % int(route.timeout * 1000)
-                self._timeouts[route.timeout] = line
-            extra += line
+        if self._envoy_headers:
+            timeout = route.timeout
+            if route.retry is not None and route.retry.per_try_timeout:
+                timeout = min(timeout or inf, route.retry.per_try_timeout)
+            if timeout:
+                line = self._timeouts.get(timeout)
+                if line is None:
+                    if len(self._timeouts) > 1000:
+                        self._timeouts.clear()
+                    line = b"x-envoy-expected-rq-timeout-ms: %d\r\n" % int(timeout * 1000)
+                    self._timeouts[timeout] = line
+                extra += line
         host = route.host_rewrite
         if host is None and exchange.host_changed:
             host = head.host
@@ -182,8 +188,10 @@ class HttpEdge:
             first = None
         return head.emit(first, strip, extra, also)
 
-    def local_reply(self, exchange: HttpExchange, reply: Reply, *, keep: bool) -> bytes:
-        """A whole response made here, its body included (unless the request is HEAD)."""
+    def local_reply(
+        self, exchange: HttpExchange, reply: Reply, *edits: HeaderEdits | None, keep: bool
+    ) -> bytes:
+        """A whole response made here, its body included (unless the request is HEAD). ``edits`` apply in order."""
         body = reply.body
         status = reply.status
         version = b"HTTP/1.0" if exchange.dechunk and status != 426 else b"HTTP/1.1"
@@ -195,16 +203,19 @@ class HttpEdge:
         extra = exchange.down.state.date + self._server
         if (self._always_id or exchange.internal) and self._tells_id(exchange):
             extra += b"x-request-id: " + exchange.request_id + b"\r\n"
-        route = exchange.route
-        if route is not None and route.response_edits is not None:
-            edits = route.response_edits
-            if edits.render is None:
-                strip, more = edits.strip, edits.extra
-            else:
-                strip, more = edits.render(exchange.head, exchange)
+        for edit in edits:
+            if edit is None:
+                continue
+            strip, more = edit.strip, edit.extra
+            if edit.render is not None:
+                made = scan_response(head + b"\r\n")
+                assert made is not None
+                strip, more = edit.render(made, exchange)
             if strip:
                 head = strip_for(strip).cut(head)
-            extra += more
+            head += more
+            if self._overwrite_server:
+                head = _SERVER_FIELD.cut(head)
         if not keep:
             extra += _CLOSE
         elif exchange.dechunk:

@@ -347,14 +347,22 @@ class HttpExchange(Attempts):
             down.keep = False
         elif self.attempts == 0:
             head = self.head
+            self.bytes_received = 0
             # Envoy answers before it looks at the body, so that it has to close even if all of it came.
             if head.length > 0 or head.flags & CHUNKED or (reply.status >= 400 and reply.details in _CLOSING):
                 down.keep = False
         self._responded = True
-        self.status = reply.status
+        self.answer_with(reply.status, reply.body)
+        edits = also = None
+        if self.target is not None:
+            edits = self.target.response_edits
+        elif self.route is not None:
+            edits = self.route.response_edits
+        if self.http.rewrite_reply is not None:
+            reply, also = self.http.rewrite_reply(self, reply)
         if not self.is_head:
             self.bytes_sent = len(reply.body)
-        down.write(down.edge.local_reply(self, reply, keep=down.keep))
+        down.write(down.edge.local_reply(self, reply, edits, also, keep=down.keep))
         self._finish()
 
     def _reply_early(self, reply: Reply) -> None:

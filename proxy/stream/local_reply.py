@@ -43,12 +43,13 @@ def reset_flag(reason: str) -> str:
     return _RESET_FLAGS.get(reason, "UR")
 
 
-def reset_before_response(reason: str, message: str = "") -> Reply:
+def reset_before_response(reason: str, message: str = "", *, retried: bool = False) -> Reply:
     """The upstream was lost before its response. ``message``: what the transport said, if it was the transport."""
     details = f"{reason}|{_one_word(message)}" if message else reason
     return Reply(
         502 if reason == "protocol_error" else 503,
-        b"upstream connect error or disconnect/reset before headers. reset reason: "
+        b"upstream connect error or disconnect/reset before headers. "
+        + (b"retried and the latest reset reason: " if retried else b"reset reason: ")
         + reason.replace("_", " ").encode(),
         headers=b"x-envoy-overloaded: true\r\n" if reason == "overflow" else b"",
         flag=reset_flag(reason),

@@ -82,6 +82,7 @@ class ExchangeState:
         "http",
         "internal",
         "is_head",
+        "local_body",
         "path",
         "protocol",
         "remote",
@@ -107,6 +108,11 @@ class ExchangeState:
     strip: int
     also: frozenset[bytes]
     extra: bytes
+
+    def answer_with(self, status: int, body: bytes, /) -> None:
+        """The proxy itself answers so."""
+        self.status = status
+        self.local_body = body
 
     @property
     def connect(self) -> bool:
@@ -144,6 +150,7 @@ class ExchangeState:
         self.attempts = 0
         self.upstream_failure_reason = ""
         self.protocol = "HTTP/1.1" if head.minor else "HTTP/1.0"
+        self.local_body = b""
         self.is_head = head.method == b"HEAD"
         self.dechunk = not head.minor
         self.upgrade = False

@@ -16,10 +16,33 @@ class Session:
     """
 
     __slots__ = (
-        "attempts", "bytes_received", "bytes_sent", "connection", "details", "end", "first_upstream_rx",
-        "first_upstream_tx", "flags", "head", "host", "log_type", "path", "protocol", "remote", "request_end",
-        "request_id", "response", "route", "start", "start_wall", "status", "target", "upstream_failure_reason",
-        "upstream_local", "upstream_principal",
+        "attempts",
+        "bytes_received",
+        "bytes_sent",
+        "connection",
+        "details",
+        "end",
+        "first_upstream_rx",
+        "first_upstream_tx",
+        "flags",
+        "head",
+        "host",
+        "local_body",
+        "log_type",
+        "path",
+        "protocol",
+        "remote",
+        "request_end",
+        "request_id",
+        "response",
+        "route",
+        "start",
+        "start_wall",
+        "status",
+        "target",
+        "upstream_failure_reason",
+        "upstream_local",
+        "upstream_principal",
     )  # fmt: skip
 
     def __init__(self, connection: ConnectionInfo) -> None:
@@ -32,7 +55,7 @@ class Session:
         self.host: Host | None = None
         self.upstream_local: Address | None = None
         self.upstream_principal = ""
-        self.path = b""
+        self.path = self.local_body = b""
         self.request_id = b""
         self.protocol = ""
         self.start_wall = time.time()
@@ -49,6 +72,10 @@ class Session:
         self.details = ""
         self.attempts = 0
         self.upstream_failure_reason = ""
+
+    def answer_with(self, status: int, body: bytes, /) -> None:
+        """There are no answers on a TCP connection."""
+        raise NotImplementedError
 
     def add_flag(self, flag: str) -> None:
         self.flags = f"{self.flags},{flag}" if self.flags else flag

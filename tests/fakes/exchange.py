@@ -46,6 +46,7 @@ class FakeExchange:
         self.response: FakeHead | None = None
         self.connection = ConnectionInfo(("192.0.2.7", 40000), ("10.1.0.5", 8080), connection_id=7)
         self.remote = self.connection.remote
+        self.local_body = b""
         self.path = b"" if head is None else head.target.partition(b"?")[0]
         self.route: Any = None
         self.target: Any = None
@@ -70,3 +71,7 @@ class FakeExchange:
         self.log_type = "DownstreamEnd"
         for name, value in more.items():
             setattr(self, name, value)
+
+    def answer_with(self, status: int, body: bytes, /) -> None:
+        self.status = status
+        self.local_body = body

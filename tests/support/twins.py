@@ -75,7 +75,7 @@ def manager(
         **{
             "stat_prefix": name,
             "access_log": [access_log],
-            "route_config": {"name": name, "virtual_hosts": [virtual_host]},
+            "route_config": {"name": name, "virtual_hosts": [virtual_host], "validate_clusters": False},
             "http_filters": [*filters, typed("filters.http.router.v3.Router", **(router or {}))],
             **hcm,
         },
@@ -497,6 +497,8 @@ def requests(data: bytes) -> list[Any]:
         length = _LENGTH.search(block + b"\r\n")
         if length:
             body, data = data[: int(length[1])], data[int(length[1]) :]
+        elif line.startswith("GET ") and b"\r\nupgrade:" not in block.lower():
+            body = b""
         else:
             body, data = data, b""
         found.append((line, fields(block), body))

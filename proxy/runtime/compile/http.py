@@ -12,6 +12,7 @@ from proxy.observe.store import StatStore
 from proxy.route.path import compile_normalize
 from proxy.route.rewrite import clean
 from proxy.runtime.compile.env import CompileEnv
+from proxy.runtime.compile.local_reply import compile_local_reply
 from proxy.runtime.compile.routes import Tables
 from proxy.runtime.runtime import HttpRuntime
 
@@ -61,5 +62,8 @@ def compile_http(
         request_headers_timeout=config.request_headers_timeout,
         idle_timeout=config.idle_timeout,
         upgrade_types=upgrades,
+        rewrite_reply=None
+        if config.local_reply is None
+        else compile_local_reply(config.local_reply, f"{field}.local_reply_config", env.hostname),
         no_route=Reply(404, flag="NR", details="route_not_found"),
     )

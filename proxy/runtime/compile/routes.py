@@ -179,6 +179,7 @@ class RouteCompiler:
             retry=action.retry_policy,
             rewrite_target=rewrite,
             host_rewrite=host_rewrite,
+            response_edits=self._edits(levels, "response"),
             upgrades={kind.encode(): on for kind, on in action.upgrades} or None,
             terminates_connect=action.terminates_connect,
         )

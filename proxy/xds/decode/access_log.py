@@ -43,16 +43,18 @@ def _access_log(message: Any, path: str) -> FileAccessLog:
     if kind is None:
         return FileAccessLog(target)
     if kind == "log_format":
-        log_format, omit = _substitution(sink.log_format, f"{path}.log_format")
+        log_format, omit = substitution(sink.log_format, f"{path}.log_format")
         return FileAccessLog(target, log_format, omit)
     if kind == "format":
         return FileAccessLog(target, TextLogFormat(sink.format) if sink.format else None)
     return FileAccessLog(target, _json(getattr(sink, kind)))
 
 
-def _substitution(message: Any, path: str) -> tuple[JsonLogFormat | TextLogFormat | None, bool]:
+def substitution(
+    message: Any, path: str, *, content_type: bool = False
+) -> tuple[JsonLogFormat | TextLogFormat | None, bool]:
     """A ``SubstitutionFormatString`` and its ``omit_empty_values``; an empty text is Envoy's default format."""
-    check(message, path, _FORMAT)
+    check(message, path, _FORMAT | {"content_type"} if content_type else _FORMAT)
     omit: bool = message.omit_empty_values
     kind = message.WhichOneof("format")
     if kind == "json_format":

@@ -35,14 +35,15 @@ def mutations(message: Any, path: str) -> HeaderMutations:
     if not (request_add or request_remove or response_add or response_remove):
         return _NONE
     return HeaderMutations(
-        _added(request_add, f"{path}.request_headers_to_add"),
+        added(request_add, f"{path}.request_headers_to_add"),
         _removed(request_remove, f"{path}.request_headers_to_remove"),
-        _added(response_add, f"{path}.response_headers_to_add"),
+        added(response_add, f"{path}.response_headers_to_add"),
         _removed(response_remove, f"{path}.response_headers_to_remove"),
     )
 
 
-def _added(messages: Any, path: str) -> tuple[HeaderValueOption, ...]:
+def added(messages: Any, path: str) -> tuple[HeaderValueOption, ...]:
+    """A list of headers to add."""
     return tuple(_option(message, f"{path}[{index}]") for index, message in enumerate(messages))
 
 

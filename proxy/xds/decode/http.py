@@ -26,6 +26,7 @@ from proxy.xds.decode.fields import (
     unpack,
     wrapped,
 )
+from proxy.xds.decode.local_reply import local_reply
 from proxy.xds.decode.route import route_configuration
 from proxy.xds.decode.tls import require_ads
 
@@ -50,6 +51,7 @@ _MANAGER = known(
     "xff_num_trusted_hops",
     "skip_xff_append",
     "append_x_forwarded_port",
+    "local_reply_config",
     "internal_address_config",
     "via",
     "generate_request_id",
@@ -154,6 +156,9 @@ def http_connection_manager(message: Any, path: str) -> HttpConnectionManager:
         accept_http_10=http1.accept_http_10,
         allow_custom_methods=http1.allow_custom_methods,
         suppress_envoy_headers=suppress,
+        local_reply=local_reply(message.local_reply_config, f"{path}.local_reply_config")
+        if message.HasField("local_reply_config")
+        else None,
     )
 
 

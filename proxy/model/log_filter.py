@@ -1,0 +1,59 @@
+"""Conditions on an exchange (``config.accesslog.v3.AccessLogFilter``): local replies are chosen by them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from proxy.model.matcher import HeaderMatcher
+
+Comparison = Literal["EQ", "GE", "LE", "NE"]
+
+
+@dataclass(frozen=True, slots=True)
+class StatusCodeFilter:
+    """``status_code_filter``."""
+
+    op: Comparison
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class DurationFilter:
+    """``duration_filter``, in milliseconds."""
+
+    op: Comparison
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderFilter:
+    """``header_filter``: on a header of the request."""
+
+    header: HeaderMatcher
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFlagFilter:
+    """``response_flag_filter``: one of ``flags`` is set, or with none named any at all."""
+
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AndFilter:
+    """``and_filter``: all of them."""
+
+    filters: tuple[LogFilter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OrFilter:
+    """``or_filter``: at least one of them."""
+
+    filters: tuple[LogFilter, ...]
+
+
+LogFilter: TypeAlias = (
+    StatusCodeFilter | DurationFilter | HeaderFilter | ResponseFlagFilter | AndFilter | OrFilter
+)
