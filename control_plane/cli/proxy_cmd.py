@@ -204,9 +204,10 @@ def _spawner(options: dict[str, Any]) -> Spawner | None:
     """Fork the process that forks workers, while there is neither a thread nor an event loop nor a secret."""
     if options["workers"] == 1:
         return None
-    from proxy.workers.process import work
+    from proxy.workers.process import warm, work
     from proxy.workers.spawner import Spawner
 
+    warm()
     return Spawner(work)
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Callable
 
 import uvloop
@@ -20,7 +21,7 @@ from proxy.accept.worker import Worker, WorkerOptions
 from proxy.model.config import Config, ConfigError
 from proxy.observe.log_file import LogFiles
 from proxy.observe.totals import report
-from proxy.overload.heap import freeze_heap
+from proxy.overload.heap import freeze_heap, keep_read_buffers
 from proxy.overload.resources import raise_descriptor_limit
 from proxy.runtime.compile import CompileEnv
 from proxy.runtime.hub import Hub
@@ -35,6 +36,13 @@ log = logging.getLogger(__name__)
 
 #: Seconds of quiet after which a new configuration is moved out of the garbage collector's way.
 SETTLE = 0.5
+
+
+def warm() -> None:
+    """Do before the fork, once, what each worker would do in memory of its own: OpenSSL's tables, the allocator."""
+    keep_read_buffers()
+    for side in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT):
+        ssl.SSLContext(side)
 
 
 def work(sock: socket.socket) -> None:

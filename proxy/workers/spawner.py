@@ -37,7 +37,7 @@ class Spawner:
 
     def __init__(self, work: Callable[[socket.socket], None]) -> None:
         self.sock, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        gc.collect()
+        # No collection first: it would leave holes, which each worker would fill in pages of its own.
         gc.freeze()
         self.pid = os.fork()
         if self.pid == 0:
