@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from proxy.model.address import SocketAddress
 from proxy.model.cluster import Cluster, LoadAssignment
+from proxy.model.frozen import dataclass
 from proxy.model.listener import Listener
 from proxy.model.route import RouteConfiguration
 from proxy.model.tls import Secret

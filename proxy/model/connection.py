@@ -5,8 +5,9 @@ It is filled in by the accept and TLS stages, in that order, and read by everyth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from proxy.model.frozen import dataclass
 
 Address = tuple[str, int]
 Ends = tuple[Address, Address]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, TypeAlias
 
 from proxy.model.access_log import FileAccessLog
 from proxy.model.address import CidrRange, SocketAddress
+from proxy.model.frozen import dataclass
 from proxy.model.local_reply import LocalReplyConfig
 from proxy.model.rbac import Rbac
 from proxy.model.route import RouteConfiguration, WeightedCluster

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from proxy.model.access_log import JsonLogFormat, TextLogFormat
+from proxy.model.frozen import dataclass
 from proxy.model.log_filter import LogFilter
 from proxy.model.route import HeaderValueOption
 

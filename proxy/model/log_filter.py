@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from proxy.model.frozen import dataclass
 from proxy.model.matcher import HeaderMatcher
 
 Comparison = Literal["EQ", "GE", "LE", "NE"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from proxy.model.frozen import dataclass
 
 StringMatchKind = Literal["exact", "prefix", "suffix", "contains", "safe_regex"]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from proxy.model.frozen import dataclass
 
 ActionName = Literal[
     "envoy.overload_actions.stop_accepting_connections",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from proxy.model.address import CidrRange
+from proxy.model.frozen import dataclass
 from proxy.model.matcher import HeaderMatcher, StringMatcher
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, TypeAlias
 
+from proxy.model.frozen import dataclass
 from proxy.model.matcher import HeaderMatcher, PathMatcher, QueryParameterMatcher
 
 AppendAction = Literal[

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from proxy.model.frozen import dataclass
 from proxy.model.matcher import StringMatcher
 
 
