@@ -15,6 +15,8 @@ from proxy.tls.conn import Transport
 from proxy.upstream.loop_state import LoopState
 from proxy.upstream.pipes import PIPE_SIZE, Pipe
 
+_BULK: Final = 16 * 1024
+"""Bytes in one read from which on the next one is spliced."""
 # SPLICE_F_MOVE | SPLICE_F_NONBLOCK
 _FLAGS: Final = 3
 
@@ -63,6 +65,7 @@ class _Pump:
     """One direction. ``done``: its end has been passed on."""
 
     __slots__ = (
+        "_bulk",
         "_held",
         "_limit",
         "_pair",
@@ -81,6 +84,8 @@ class _Pump:
         self._pair = pair
         self._limit = limit
         self._pipe: Pipe | None = None
+        # Messages cost less when copied than two splices; only reads that fill the buffer are worth a pipe.
+        self._bulk = False
         self._held = 0
         self._pending: memoryview | None = None
         self._waiting = False
@@ -98,13 +103,14 @@ class _Pump:
 
     def readable(self) -> None:
         pair = self._pair
-        pipe = self._pipe
+        if not self._bulk:
+            self._copy()
+            return
+        pipe = pair.state.pipes.take()
         if pipe is None:
-            pipe = pair.state.pipes.take()
-            if pipe is None:
-                self._copy()
-                return
-            self._pipe = pipe
+            pair.state.pipes.stats.copied_bytes += self._copy()
+            return
+        self._pipe = pipe
         try:
             size = os.splice(self.source.fileno(), pipe[1], self._limit, flags=_FLAGS)
         except BlockingIOError:
@@ -117,6 +123,7 @@ class _Pump:
             self._end()
             return
         self._held = size
+        self._bulk = size >= _BULK
         pair.owner.moved(size, upstream=self.upstream)
         self._push()
 
@@ -134,20 +141,21 @@ class _Pump:
                 self._pair.state.pipes.give(pipe)
         self._pending = None
 
-    def _copy(self) -> None:
+    def _copy(self) -> int:
+        """Move what one read brings; how much it was."""
         pair = self._pair
         buffer = pair.state.buffers.read
         try:
             size = self.source.recv_into(buffer, min(len(buffer), self._limit))
         except BlockingIOError:
-            return
+            return 0
         except OSError:
             pair.reset(by_client=self.upstream)
-            return
+            return 0
         if not size:
             self._end()
-            return
-        pair.state.pipes.stats.copied_bytes += size
+            return 0
+        self._bulk = size >= _BULK
         pair.owner.moved(size, upstream=self.upstream)
         try:
             sent = self.sink.send(buffer[:size])
@@ -155,10 +163,11 @@ class _Pump:
             sent = 0
         except OSError:
             pair.reset(by_client=not self.upstream)
-            return
+            return size
         if sent < size:
             self._pending = memoryview(bytes(buffer[sent:size]))
             self._wait()
+        return size
 
     def _push(self) -> None:
         """Write what is held, and read on when all of it is written."""
