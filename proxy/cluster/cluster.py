@@ -132,7 +132,7 @@ class Cluster:
         At most ``max_original_dst_hosts`` are remembered; the longest unused one is forgotten first.
         """
         known = self._original_dst
-        address = (ip, port)
+        address = (ip, self.config.original_dst_port or port)
         host = known.pop(address, None)
         if host is None:
             host = Host(address, tls=self._tls_for(()))
@@ -208,7 +208,9 @@ class Cluster:
             return
         if self.config.type == "ORIGINAL_DST":
             for host in previous._original_dst.values():
-                if host.tls == self._tls_for(()):
+                if host.tls == self._tls_for(()) and (
+                    self.config.original_dst_port == previous.config.original_dst_port
+                ):
                     self._original_dst[host.address] = host
                 else:
                     self._remove(host)

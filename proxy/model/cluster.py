@@ -80,7 +80,7 @@ class Cluster:
     """``Cluster``. Times in seconds; ``idle_timeout`` closes pooled connections, 0 = never.
 
     ``proxy_protocol``: the version of the header that goes before everything else on a connection
-    (``ProxyProtocolUpstreamTransport``), 0 = none.
+    (``ProxyProtocolUpstreamTransport``), 0 = none. ``original_dst_port`` replaces the port of original destinations.
     """
 
     name: str
@@ -108,3 +108,4 @@ class Cluster:
     alt_stat_name: str = ""
     panic_threshold: float = 50.0
     proxy_protocol: Literal[0, 1, 2] = 0
+    original_dst_port: int = 0

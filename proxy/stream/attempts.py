@@ -49,7 +49,9 @@ class Attempts(ExchangeState):
         cluster = self.cluster
         assert cluster is not None
         if cluster.config.type == "ORIGINAL_DST":
-            host: Host | None = cluster.original_dst_host(*self.connection.local)
+            # Without an original destination the only address is the proxy's own.
+            connection = self.connection
+            host = cluster.original_dst_host(*connection.local) if connection.restored else None
         else:
             host = cluster.pick(failed)
         if host is None:
@@ -69,9 +71,9 @@ class Attempts(ExchangeState):
             return
         idle = host.idle
         while idle:
-            connection = idle.pop()
-            if not connection.closed:
-                self._begin(connection)
+            pooled = idle.pop()
+            if not pooled.closed:
+                self._begin(pooled)
                 return
         self._waiting = True
         if not self.request_done:

@@ -76,6 +76,15 @@ def _make(log: str, up: int, closed: int) -> tuple[list[Json], list[Json]]:
         }
         return cluster(name, up, transport_socket={"name": "proxy", "typed_config": outer})
 
+    def original(name: str, **options: Any) -> Json:
+        return {
+            "name": name,
+            "type": "ORIGINAL_DST",
+            "lb_policy": "CLUSTER_PROVIDED",
+            "connect_timeout": "5s",
+            "original_dst_lb_config": options,
+        }
+
     def out(name: str, target: str, *filters: Json) -> Json:
         return listener(log, name, chain(tcp_proxy(log, name, target)), filters=filters, **SHORT)
 
@@ -118,9 +127,18 @@ def _make(log: str, up: int, closed: int) -> tuple[list[Json], list[Json]]:
         out("out_v2", "tell_v2"),
         out("through_v1", "tell_v1", PROXY),
         out("through_v2", "tell_v2", PROXY),
+        out("to_destination", "original", PROXY),
+        out("to_port", "original_port", PROXY),
+        http("http_original", "original"),
         http("http_v1", "tell_v1"),
         http("http_v2", "tell_v2"),
-    ], [cluster("up", up), telling("tell_v1", "V1"), telling("tell_v2", "V2")]
+    ], [
+        cluster("up", up),
+        telling("tell_v1", "V1"),
+        telling("tell_v2", "V2"),
+        original("original"),
+        original("original_port", upstream_port_override=up),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -363,6 +381,21 @@ async def test_the_backend_is_told_the_addresses_of_the_connection(
 
     for outcome in await setting.both(f"{'through' if header else 'out'}_{version}", client, _until_abc):
         assert outcome.backend == outcome.client
+
+
+async def test_original_destinations_that_a_header_names(setting: Setting) -> None:
+    own = setting.backend.getsockname()
+    for name, destination in (("to_destination", own), ("to_port", (own[0], 9))):
+        expected, found = await setting.both(name, say(version_2(A, destination) + b"abc"), echo_once)
+        assert found == expected
+        assert expected.backend == (b"abc", b"abc")
+
+
+async def test_no_original_destination_is_no_host(setting: Setting) -> None:
+    """Not the proxy itself, which would go round in circles."""
+    request = say(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+    for outcome in await setting.both("http_original", request, echo_once, own_log=False):
+        assert outcome.client[0].startswith(b"HTTP/1.1 503 ")
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])

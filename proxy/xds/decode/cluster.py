@@ -75,6 +75,7 @@ _LEAST_REQUEST = known("choice_count")
 _SOCKET_MATCH = known("name", "match", "transport_socket")
 _RESOLVER = known("typed_config", without_effect={"name": "is a label; the type URL decides"})
 _CARES = known("resolvers")
+_ORIGINAL_DST = known("upstream_port_override")
 _EMPTY = known()
 
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -154,6 +155,7 @@ def cluster(message: Any) -> Cluster:
         alt_stat_name=message.alt_stat_name,
         panic_threshold=_panic_threshold(message, path),
         proxy_protocol=header,
+        original_dst_port=_original_dst_port(message, path),
     )
 
 
@@ -275,13 +277,26 @@ def _resolvers(message: Any, path: str) -> tuple[SocketAddress, ...]:
 
 
 def _choice_count(message: Any, path: str) -> int:
-    for name in ("round_robin_lb_config", "original_dst_lb_config"):
-        check(getattr(message, name), f"{path}.{name}", _EMPTY)
+    check(message.round_robin_lb_config, f"{path}.round_robin_lb_config", _EMPTY)
     at = f"{path}.least_request_lb_config"
     check(message.least_request_lb_config, at, _LEAST_REQUEST)
     count: int = wrapped(message.least_request_lb_config, "choice_count", 2)
     forbid(count < 2, f"{at}.choice_count", "must be at least 2")
     return count
+
+
+def _original_dst_port(message: Any, path: str) -> int:
+    """The port that original destinations are connected at, 0 = their own."""
+    path = f"{path}.original_dst_lb_config"
+    config = message.original_dst_lb_config
+    check(config, path, _ORIGINAL_DST)
+    port: int = wrapped(config, "upstream_port_override", 0)
+    forbid(
+        config.HasField("upstream_port_override") and not 1 <= port <= 65535,
+        f"{path}.upstream_port_override",
+        f"{port} is not a port",
+    )
+    return port
 
 
 def _panic_threshold(message: Any, path: str) -> float:

@@ -122,7 +122,7 @@ SITES: list[tuple[str, Steps, frozenset[str]]] = [
     (CLUSTER, ("common_lb_config",), cluster._COMMON_LB),
     (CLUSTER, ("least_request_lb_config",), cluster._LEAST_REQUEST),
     (CLUSTER, ("round_robin_lb_config",), cluster._EMPTY),
-    (CLUSTER, ("original_dst_lb_config",), cluster._EMPTY),
+    (CLUSTER, ("original_dst_lb_config",), cluster._ORIGINAL_DST),
     (CLUSTER, ("upstream_bind_config",), address._BIND_CONFIG),
     (CLUSTER, ("upstream_bind_config", "extra_source_addresses", 0), address._EXTRA_SOURCE),
     (CLUSTER, ("upstream_bind_config", "socket_options", 0), address._SOCKET_OPTION),
