@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import yaml
 from envoy.config.bootstrap.v3 import bootstrap_pb2
 from google.protobuf import json_format
 
+from proxy import document
 from proxy.model.config import Admin, Config, ConfigError
 from proxy.model.overload import OverloadManager
 from proxy.xds.decode import address as decode_address
@@ -70,41 +70,24 @@ class Bootstrap:
     listener_limits: Mapping[str, int] = field(default_factory=dict)
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses repeated keys, of which only the last would count."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise ConfigError(f"line {key.start_mark.line + 1}", f"{key.value!r} is there twice")
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def load(path: Path) -> Bootstrap:
     """Read a bootstrap file. Raises :class:`ConfigError` (with the field path) and OSError."""
     if path.stat().st_size > MAX_BYTES:
         raise ConfigError(str(path), f"is larger than {MAX_BYTES} bytes")
     try:
         text = path.read_text("utf-8")
-        for token in yaml.scan(text):
-            if isinstance(token, yaml.AliasToken):
-                # A few nested aliases make gigabytes of a small file.
-                raise ConfigError(f"{path}:{token.start_mark.line + 1}", "YAML aliases are not accepted")
-        document = yaml.load(text, _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(str(path), f"is neither YAML nor JSON: {error}") from error
-    return parse(document)
+    return parse(document.parse(text, str(path)))
 
 
-def parse(document: Any) -> Bootstrap:
+def parse(content: Any) -> Bootstrap:
     """A bootstrap from parsed YAML or JSON. Raises :class:`ConfigError`."""
-    if not isinstance(document, dict):
+    if not isinstance(content, dict):
         raise ConfigError("bootstrap", "is not an object")
     message = bootstrap_pb2.Bootstrap()
     try:
-        json_format.ParseDict(document, message, max_recursion_depth=MAX_DEPTH)
+        json_format.ParseDict(content, message, max_recursion_depth=MAX_DEPTH)
     except json_format.ParseError as error:
         raise ConfigError("bootstrap", str(error)) from error
     fields.check(message, "bootstrap", _KNOWN)

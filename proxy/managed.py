@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from proxy.app import Sidecar
 from proxy.model.address import SocketAddress
@@ -19,8 +20,10 @@ from proxy.model.config import ConfigError
 from proxy.tls.identity import CaClient, Identity, IdentityManager
 from proxy.xds import node
 from proxy.xds.cache import ConfigCache
-from proxy.xds.client import AdsClient
 from proxy.xds.session import DeltaSession
+
+if TYPE_CHECKING:
+    from proxy.xds.client import AdsClient
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +68,9 @@ async def run_managed(sidecar: Sidecar, managed: Managed) -> None:
         stack.push_async_callback(identities.close)
         new_identity(identity)
         await sidecar.serve_data(stack)
+        # gRPC and HTTP/2 for Python: with a configuration from disk there are requests to serve before this.
+        from proxy.xds.client import AdsClient
+
         ads = AdsClient(
             session,
             managed.xds,

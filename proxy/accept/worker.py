@@ -11,13 +11,13 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.utils import formatdate
 from typing import Any, Final
 
 from proxy.accept import census
 from proxy.accept.accepted import Accepted
 from proxy.accept.admission import Admission
 from proxy.accept.listeners import Listeners, Open, bind
+from proxy.http1.date import http_date
 from proxy.model.connection import Address
 from proxy.model.overload import OverloadManager
 from proxy.observe.log_file import LogFiles
@@ -235,7 +235,7 @@ class Worker:
         wall = int(time.time())
         if wall != self._date:
             self._date = wall
-            state.date = b"date: " + formatdate(wall, usegmt=True).encode() + b"\r\n"
+            state.date = b"date: " + http_date(wall) + b"\r\n"
         for exchange in list(state.exchanges):
             exchange.sweep(now)
         for connection in list(state.inspecting):

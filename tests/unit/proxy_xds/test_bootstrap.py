@@ -65,6 +65,9 @@ def test_listeners_without_a_name_get_one(document: dict[str, Any]) -> None:
     [
         ("a: &x [1]\nb: *x\n", "aliases"),
         ("admin: {}\nadmin: {}\n", "'admin' is there twice"),
+        ('{"admin": {},\n "admin": {}}', "line 2: 'admin' is there twice"),
+        ('{"static_resources": {"clusters": [{"name": NaN}]}}', "NaN"),
+        ("[" * 500_000 + "]" * 500_000, "is nested more than 100 levels deep"),
         ("a: [1", "neither YAML nor JSON"),
         ("[]", "is not an object"),
         ("dynamic_resources: {ads_config: {api_type: GRPC}}", "bootstrap.dynamic_resources"),
