@@ -306,6 +306,7 @@ class Accepted(asyncio.Protocol):
             stats.ssl_no_certificate += 1
         application = self._application(chain)
         self._hand_over()
+        self._first = None
         return application
 
     def _tls_failed(self, error: Exception) -> None:
