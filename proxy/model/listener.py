@@ -106,6 +106,12 @@ class HttpConnectionManager:
     allow_custom_methods: bool = False
     suppress_envoy_headers: bool = False
     local_reply: LocalReplyConfig | None = None
+    headers_with_underscores_action: Literal["ALLOW", "REJECT_REQUEST", "DROP_HEADER"] = "ALLOW"
+    strip_port: Literal["NO", "MATCHING", "ANY"] = "NO"
+    strip_trailing_host_dot: bool = False
+    default_host_for_http_10: str = ""
+    proxy_100_continue: bool = False
+    max_stream_duration: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

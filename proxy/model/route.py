@@ -79,6 +79,7 @@ class RouteAction:
     retry_policy: RetryPolicy | None = None
     upgrades: tuple[tuple[str, bool], ...] = ()
     terminates_connect: bool = False
+    max_stream_duration: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,8 @@ class VirtualHost:
     routes: tuple[Route, ...]
     headers: HeaderMutations = field(default_factory=HeaderMutations)
     require_tls: Literal["NONE", "EXTERNAL_ONLY", "ALL"] = "NONE"
+    include_request_attempt_count: bool = False
+    include_attempt_count_in_response: bool = False
 
 
 @dataclass(frozen=True, slots=True)

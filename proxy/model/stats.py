@@ -96,6 +96,9 @@ class HttpStats:
     downstream_rq_http1_total: int = 0
     downstream_rq_completed: int = 0
     downstream_rq_timeout: int = 0
+    downstream_rq_max_duration_reached: int = 0
+    dropped_headers_with_underscores: int = 0
+    requests_rejected_with_underscores_in_headers: int = 0
     downstream_rq_idle_timeout: int = 0
     downstream_rq_header_timeout: int = 0
     downstream_rq_too_large: int = 0

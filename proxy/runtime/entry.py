@@ -59,6 +59,8 @@ class RouteEntry:
     response_edits: HeaderEdits | None = None
     upgrades: Mapping[bytes, bool] | None = None
     terminates_connect: bool = False
+    max_stream_duration: float | None = None
+    counts_attempts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

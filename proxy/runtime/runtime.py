@@ -66,6 +66,7 @@ class HttpRuntime:
     idle_timeout: float
     upgrade_types: frozenset[bytes]
     no_route: Reply
+    reject_underscores: bool = False
     rewrite_reply: RewriteReply | None = None
 
 

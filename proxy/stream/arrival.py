@@ -26,6 +26,7 @@ from proxy.match.cidr import compile_ranges, network
 from proxy.model.connection import Address
 from proxy.runtime.runtime import HttpRuntime
 from proxy.stream.asked import CONSUMED
+from proxy.stream.head_options import compile_changes
 
 if TYPE_CHECKING:
     from proxy.stream.exchange import HttpExchange
@@ -53,6 +54,8 @@ def compile_arrival(http: HttpRuntime) -> Arrive:
     generate = config.generate_request_id
     trust = _compile_trust(http)
     forward_certificate = config.forward_client_cert_details == "ALWAYS_FORWARD_ONLY"
+
+    changes = compile_changes(config)
 
     def arrive(x: HttpExchange) -> None:
         head = x.head
@@ -94,7 +97,15 @@ def compile_arrival(http: HttpRuntime) -> Arrive:
         x.also = also
         x.extra = extra
 
-    return arrive
+    if not changes:
+        return arrive
+
+    def arrive_changed(x: HttpExchange) -> None:
+        arrive(x)
+        for change in changes:
+            change(x)
+
+    return arrive_changed
 
 
 def new_id() -> bytes:

@@ -48,6 +48,7 @@ class Attempts(ExchangeState):
         """Pick a host (another than ``failed``, if there is one) and a connection."""
         cluster = self.cluster
         assert cluster is not None
+        self.attempts += 1
         if cluster.config.type == "ORIGINAL_DST":
             # Without an original destination the only address is the proxy's own.
             connection = self.connection
@@ -62,7 +63,6 @@ class Attempts(ExchangeState):
             # The upstream connection says for whom it is: nobody else's requests may take it.
             host = cluster.on_behalf(host, (self.connection.remote, self.connection.local))
         self._use_host(host)
-        self.attempts += 1
         if self.upgrade and self.route is not None and self.route.terminates_connect:
             self._waiting = True
             if not self.down.pool.dedicated(cluster, host, self):
@@ -104,6 +104,9 @@ class Attempts(ExchangeState):
             assert self.route is not None and self.route.retry is not None
             if self.route.retry.per_try_timeout:
                 self._try_deadline = self.down.state.loop.time() + self.route.retry.per_try_timeout
+        if self.route is not None and self.route.counts_attempts:
+            at = data.find(b"\r\n") + 2
+            data = b"%bx-envoy-attempt-count: %d\r\n%b" % (data[:at], self.attempts, data[at:])
         # Before the write, which may hold the client back again at once.
         self.down.release_for_upstream()
         if self.upgrade and self.route is not None and self.route.terminates_connect:

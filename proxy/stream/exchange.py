@@ -23,6 +23,7 @@ from proxy.stream import local_reply
 from proxy.stream.asked import as_asked
 from proxy.stream.attempts import Attempts
 from proxy.stream.authority import resolve
+from proxy.stream.head_options import has_underscore
 from proxy.stream.state import NO_HEAD
 from proxy.stream.tunnel import CONNECT, WEBSOCKET, may_upgrade, upgrade_type
 from proxy.upstream.retry import RetryState
@@ -69,8 +70,11 @@ class HttpExchange(Attempts):
             self.protocol = "HTTP/1.1"
             self._reply_early(local_reply.LOW_VERSION)
             return
+        if not head.minor and head.host is None and http.config.default_host_for_http_10:
+            head.set_host(http.config.default_host_for_http_10.encode())
+            self.host_changed = True
         flags = head.flags
-        if flags & (PLAIN | NOMINATED) == PLAIN:
+        if flags & (PLAIN | NOMINATED) == PLAIN and not http.reject_underscores:
             target = head.target
         else:
             found = self._find_target()
@@ -80,7 +84,7 @@ class HttpExchange(Attempts):
         query = target.find(b"?")
         self.path = target if query < 0 else target[:query]
         down.edge.arrive(self)
-        if flags & EXPECT and (head.get(b"expect") or b"").lower() == b"100-continue":
+        if flags & EXPECT and self._answers_expectation():
             # As Envoy does: the proxy answers for the upstream, which then sees no expectation.
             self.continued = True
             if head.minor:
@@ -141,6 +145,9 @@ class HttpExchange(Attempts):
             target = resolve(head, any_method=http.config.allow_custom_methods)
             if head.flags & NOMINATED:
                 check_nominated(head.get(b"connection") or b"")
+            if http.reject_underscores and has_underscore(head):
+                http.stats.requests_rejected_with_underscores_in_headers += 1
+                raise ProtocolError("a header name with _", details="http1.unexpected_underscore")
         except ProtocolError as error:
             # As in Envoy, whose codec says so: there was no request to log anything of.
             self.head = NO_HEAD
@@ -150,7 +157,8 @@ class HttpExchange(Attempts):
         if isinstance(target, Reply):
             self._reply_early(target)
             return None
-        self.host_changed = target is not head.target
+        if target is not head.target:
+            self.host_changed = True
         if not target:
             return target
         normal = http.normalize(target)
@@ -259,9 +267,16 @@ class HttpExchange(Attempts):
                 self.details = local_reply.reset_after_response("connection_termination")
             self._finish()
 
+    def _answers_expectation(self) -> bool:
+        """Whether 100 (Continue) is ours to say."""
+        return (
+            not self.http.config.proxy_100_continue
+            and (self.head.get(b"expect") or b"").lower() == b"100-continue"
+        )
+
     def informational(self, head: Head) -> None:
         """A 1xx of the upstream: passed on (RFC 9110 section 15.2), but for a 100 that nobody asked it for."""
-        if head.status != 100 and self.head.minor:
+        if self.head.minor and (head.status != 100 or self.http.config.proxy_100_continue):
             self.down.write(head.raw + b"\r\n")
 
     def upstream_reset(self, reason: str, message: str) -> None:
@@ -315,7 +330,17 @@ class HttpExchange(Attempts):
         shortened = self.down.state.shortened
         if shortened is not None:
             idle_timeout = shortened.timeout("HTTP_DOWNSTREAM_STREAM_IDLE", idle_timeout)
-        if now >= self._deadline:
+        longest = self.http.config.max_stream_duration
+        if self.route is not None and self.route.max_stream_duration is not None:
+            longest = self.route.max_stream_duration
+        if longest and self._since_start() >= longest:
+            self.http.stats.downstream_rq_max_duration_reached += 1
+            self._timed_out(
+                local_reply.MAX_DURATION_AFTER_REQUEST_END
+                if self.request_done
+                else local_reply.MAX_DURATION_BEFORE_REQUEST_END
+            )
+        elif now >= self._deadline:
             self._timed_out(local_reply.RESPONSE_TIMEOUT)
         elif now >= self._try_deadline:
             self._try_timed_out()
@@ -345,7 +370,7 @@ class HttpExchange(Attempts):
         down = self.down
         if not self.request_done or self.upgrade or reply.flag == "DPE":
             down.keep = False
-        elif self.attempts == 0:
+        elif self.host is None:
             head = self.head
             self.bytes_received = 0
             # Envoy answers before it looks at the body, so that it has to close even if all of it came.

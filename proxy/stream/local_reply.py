@@ -19,6 +19,12 @@ PER_TRY_TIMEOUT: Final = Reply(
 )
 IDLE_BEFORE_REQUEST_END: Final = Reply(408, b"stream timeout", flag="SI", details="stream_idle_timeout")
 IDLE_AFTER_REQUEST_END: Final = Reply(504, b"stream timeout", flag="SI", details="stream_idle_timeout")
+MAX_DURATION_BEFORE_REQUEST_END: Final = Reply(
+    408, b"downstream duration timeout", details="max_duration_timeout"
+)
+MAX_DURATION_AFTER_REQUEST_END: Final = Reply(
+    504, b"downstream duration timeout", details="max_duration_timeout"
+)
 REQUEST_TIMEOUT: Final = Reply(408, b"request timeout", details="request_overall_timeout")
 REQUEST_HEADER_TIMEOUT: Final = Reply(408, b"request header timeout", details="request_header_timeout")
 OVERLOADED: Final = Reply(503, b"envoy overloaded", details="overload")

@@ -44,7 +44,7 @@ MESH_FIELDS = (
     "x-envoy-expected-rq-timeout-ms: 7", "x-envoy-decorator-operation: d", "x-envoy-attempt-count: 9",
     "x-envoy-force-trace: 1", "x-envoy-peer-metadata: p", "x-tulle-x: 1", "x-envoy-original-host: oh",
     "x-envoy-ip-tags: t", "x-envoy-downstream-service-cluster: c", "x-envoy-retriable-status-codes: 404",
-    "X-Envoy-Hedge-On-Per-Try-Timeout: true", "x-envoy-upstream-alt-stat-name: a",
+    "X-Envoy-Upstream-Alt-Stat-Name: a",
 )  # fmt: skip
 UUID = "6ba7b810-9dad-41d1-80b4-00c04fd430c8"
 REQUESTS: dict[str, tuple[str, ...]] = {

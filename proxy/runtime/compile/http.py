@@ -65,5 +65,6 @@ def compile_http(
         rewrite_reply=None
         if config.local_reply is None
         else compile_local_reply(config.local_reply, f"{field}.local_reply_config", env.hostname),
+        reject_underscores=config.headers_with_underscores_action == "REJECT_REQUEST",
         no_route=Reply(404, flag="NR", details="route_not_found"),
     )

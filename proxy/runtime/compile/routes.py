@@ -11,6 +11,7 @@ from proxy.model.reply import Reply
 from proxy.model.route import (
     DirectResponseAction,
     HeaderMutations,
+    HeaderValueOption,
     RedirectAction,
     Route,
     RouteAction,
@@ -116,7 +117,7 @@ class RouteCompiler:
                 (
                     compile_path(route.match.path, f"{path}.match"),
                     compile_request(route.match, f"{path}.match"),
-                    self._entry(route, host.name, levels, path),
+                    self._entry(route, host, levels, path),
                 )
             )
         if host.require_tls == "EXTERNAL_ONLY":
@@ -127,7 +128,8 @@ class RouteCompiler:
             https_only = RouteEntry("", host.name, self._stats.route_stats(host.name, ""), redirect=redirect)
         return VirtualHostTable(tuple(rules), https_only, tuple(connect_rules))
 
-    def _entry(self, route: Route, virtual_host: str, outer: Levels, field: str) -> RouteEntry:
+    def _entry(self, route: Route, host: VirtualHost, outer: Levels, field: str) -> RouteEntry:
+        virtual_host = host.name
         levels = ((route.headers, field), *outer)
         stats = self._stats.route_stats(virtual_host, route.name)
         action = route.action
@@ -147,16 +149,21 @@ class RouteCompiler:
                 redirect=redirect,
                 response_edits=self._edits(levels, "response"),
             )
-        return self._forward(route, action, virtual_host, levels, field)
+        return self._forward(route, action, host, levels, field)
 
     def _forward(
-        self, route: Route, action: RouteAction, virtual_host: str, levels: Levels, field: str
+        self, route: Route, action: RouteAction, host: VirtualHost, levels: Levels, field: str
     ) -> RouteEntry:
+        virtual_host = host.name
+        counted = _attempt_count(host, field)
         path = f"{field}.route"
         where = f"{path}.weighted_clusters" if len(action.clusters) > 1 else f"{path}.cluster"
         missing = Reply(action.cluster_not_found_response_code, flag="NC", details="cluster_not_found")
         targets = [
-            (share.weight, self._target(share, missing, ((share.headers, f"{where}.clusters[{n}]"), *levels)))
+            (
+                share.weight,
+                self._target(share, missing, ((share.headers, f"{where}.clusters[{n}]"), *levels, *counted)),
+            )
             for n, share in enumerate(action.clusters)
         ]
         rewrite = None
@@ -174,7 +181,8 @@ class RouteCompiler:
             virtual_host,
             self._stats.route_stats(virtual_host, route.name),
             choose=compile_choice(targets, self._env.random, where),
-            timeout=action.timeout,
+            # As in Envoy: who limits the stream as a whole means that and no other timeout.
+            timeout=action.timeout if action.max_stream_duration is None else 0.0,
             idle_timeout=action.idle_timeout,
             retry=action.retry_policy,
             rewrite_target=rewrite,
@@ -182,6 +190,8 @@ class RouteCompiler:
             response_edits=self._edits(levels, "response"),
             upgrades={kind.encode(): on for kind, on in action.upgrades} or None,
             terminates_connect=action.terminates_connect,
+            max_stream_duration=action.max_stream_duration,
+            counts_attempts=host.include_request_attempt_count,
         )
 
     def _target(self, share: WeightedCluster, missing: Reply, levels: Levels) -> Target:
@@ -202,6 +212,23 @@ class RouteCompiler:
             for h, field in levels
         ]
         return compile_edits(chosen, self._value)
+
+
+def _attempt_count(host: VirtualHost, field: str) -> Levels:
+    """``x-envoy-attempt-count``: the client's goes, ours is made per try; the response is told the last one."""
+    if not (host.include_request_attempt_count or host.include_attempt_count_in_response):
+        return ()
+    name = "x-envoy-attempt-count"
+    told = HeaderValueOption(name, "%UPSTREAM_REQUEST_ATTEMPT_COUNT%", "OVERWRITE_IF_EXISTS_OR_ADD")
+    return (
+        (
+            HeaderMutations(
+                request_remove=(name,) if host.include_request_attempt_count else (),
+                response_add=(told,) if host.include_attempt_count_in_response else (),
+            ),
+            field,
+        ),
+    )
 
 
 def compile_tcp_choice(

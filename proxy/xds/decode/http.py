@@ -52,6 +52,10 @@ _MANAGER = known(
     "skip_xff_append",
     "append_x_forwarded_port",
     "local_reply_config",
+    "proxy_100_continue",
+    "strip_matching_host_port",
+    "strip_any_host_port",
+    "strip_trailing_host_dot",
     "internal_address_config",
     "via",
     "generate_request_id",
@@ -66,8 +70,20 @@ _MANAGER = known(
     "stream_error_on_invalid_http_message",
 )
 _RDS = known("config_source", "route_config_name")
-_COMMON = known("idle_timeout", "max_connection_duration", "max_headers_count", "max_requests_per_connection")
-_HTTP1 = known("accept_http_10", "allow_absolute_url", "allow_custom_methods")
+_COMMON = known(
+    "idle_timeout",
+    "max_connection_duration",
+    "max_headers_count",
+    "max_requests_per_connection",
+    "max_stream_duration",
+    "headers_with_underscores_action",
+)
+_HTTP1 = known("accept_http_10", "allow_absolute_url", "allow_custom_methods", "default_host_for_http_10")
+_UNDERSCORES: dict[str, Literal["ALLOW", "REJECT_REQUEST", "DROP_HEADER"]] = {
+    "ALLOW": "ALLOW",
+    "REJECT_REQUEST": "REJECT_REQUEST",
+    "DROP_HEADER": "DROP_HEADER",
+}
 _FILTER = known("typed_config", "is_optional", without_effect={"name": "is a label; the type URL decides"})
 _ROUTER = known(
     "suppress_envoy_headers", without_effect={"dynamic_stats": "statistics of single routes are always there"}
@@ -118,6 +134,12 @@ def http_connection_manager(message: Any, path: str) -> HttpConnectionManager:
     )
     headers_count = wrapped(common, "max_headers_count", 100)
     forbid(headers_count < 1, f"{at}.max_headers_count", "must be at least 1")
+    default_host = http1.default_host_for_http_10
+    forbid(
+        not default_host.isprintable() or " " in default_host,
+        f"{path}.http_protocol_options.default_host_for_http_10",
+        "is not a host",
+    )
     for name in ("server_name", "via"):
         forbid(not getattr(message, name).isprintable(), f"{path}.{name}", "holds a control character")
     return HttpConnectionManager(
@@ -156,6 +178,12 @@ def http_connection_manager(message: Any, path: str) -> HttpConnectionManager:
         accept_http_10=http1.accept_http_10,
         allow_custom_methods=http1.allow_custom_methods,
         suppress_envoy_headers=suppress,
+        headers_with_underscores_action=enum(common, at, "headers_with_underscores_action", _UNDERSCORES),
+        strip_port=_strip_port(message, path),
+        strip_trailing_host_dot=message.strip_trailing_host_dot,
+        default_host_for_http_10=http1.default_host_for_http_10,
+        proxy_100_continue=message.proxy_100_continue,
+        max_stream_duration=duration(common, at, "max_stream_duration", 0.0),
         local_reply=local_reply(message.local_reply_config, f"{path}.local_reply_config")
         if message.HasField("local_reply_config")
         else None,
@@ -211,6 +239,18 @@ def _cert_details(message: Any, path: str) -> SetClientCertDetails:
     return SetClientCertDetails(
         wrapped(details, "subject", False), details.uri, details.dns, details.cert, details.chain
     )
+
+
+def _strip_port(message: Any, path: str) -> Literal["NO", "MATCHING", "ANY"]:
+    any_port = message.WhichOneof("strip_port_mode") == "strip_any_host_port" and message.strip_any_host_port
+    forbid(
+        message.strip_matching_host_port and any_port,
+        f"{path}.strip_matching_host_port",
+        "set this or strip_any_host_port, not both",
+    )
+    if any_port:
+        return "ANY"
+    return "MATCHING" if message.strip_matching_host_port else "NO"
 
 
 def _internal(message: Any, path: str) -> tuple[CidrRange, ...]:

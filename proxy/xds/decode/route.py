@@ -32,7 +32,15 @@ _ROUTE_CONFIGURATION = known(
     without_effect=_METADATA,
 )
 _VIRTUAL_HOST = known(
-    "name", "domains", "routes", "require_tls", "retry_policy", *headers.FIELDS, without_effect=_METADATA
+    "name",
+    "domains",
+    "routes",
+    "require_tls",
+    "retry_policy",
+    "include_request_attempt_count",
+    "include_attempt_count_in_response",
+    *headers.FIELDS,
+    without_effect=_METADATA,
 )
 _ROUTE = known(
     "name",
@@ -132,6 +140,8 @@ def _virtual_host(message: Any, path: str, longest_body: int) -> VirtualHost:
         ),
         headers.mutations(message, path),
         enum(message, path, "require_tls", _TLS_REQUIREMENTS),
+        message.include_request_attempt_count,
+        message.include_attempt_count_in_response,
     )
 
 

@@ -32,6 +32,7 @@ _ACTION = known(
     "retry_policy",
     "priority",
     "upgrade_configs",
+    "max_stream_duration",
 )
 _WEIGHTED = known("clusters", "total_weight")
 _SHARE = known("name", "weight", *headers.FIELDS)
@@ -49,6 +50,7 @@ _RETRY = known(
 _PREDICATE = known("typed_config", without_effect={"name": "is a label; the type URL decides"})
 _BACK_OFF = known("base_interval", "max_interval")
 _EMPTY = known()
+_DURATION = known("max_stream_duration")
 _UPGRADE = known("upgrade_type", "enabled", "connect_config")
 
 _NOT_FOUND_CODES = {"SERVICE_UNAVAILABLE": 503, "NOT_FOUND": 404, "INTERNAL_SERVER_ERROR": 500}
@@ -101,7 +103,14 @@ def route_action(message: Any, path: str, inherited: RetryPolicy | None) -> Rout
         duration(message, path, "idle_timeout", None),
         policy,
         *_upgrades(message.upgrade_configs, f"{path}.upgrade_configs"),
+        _max_stream_duration(message, path),
     )
+
+
+def _max_stream_duration(message: Any, path: str) -> float | None:
+    at = f"{path}.max_stream_duration"
+    check(message.max_stream_duration, at, _DURATION)
+    return duration(message.max_stream_duration, at, "max_stream_duration", None)
 
 
 def _upgrades(messages: Any, path: str) -> tuple[tuple[tuple[str, bool], ...], bool]:
