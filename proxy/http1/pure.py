@@ -344,15 +344,25 @@ def _unmatched_request(data: bytes, start: int, seen: int, max_bytes: int, max_f
 def _refuse(
     data: bytes, start: int, seen: int, max_bytes: int, match_line: _Matcher, first_line: bytes, what: str
 ) -> None:
-    """Raise ``ProtocolError`` if ``data`` cannot become a head; return if it may, given more bytes."""
+    """Raise ``ProtocolError`` if ``data`` cannot become a head; return if it may, given more bytes.
+
+    What is wrong first counts, so that the reason does not depend on how the bytes come. Only fields are judged when
+    all of the head is there.
+    """
     end = data.find(b"\r\n\r\n", max(start, seen - 3))
-    size = (end + 4 if end >= 0 else len(data)) - start
-    if size > max_bytes:
-        raise _too_large(max_bytes)
     stop = len(data) if end < 0 else end + 4
-    look_from = max(start, seen - 1)
-    illegal = _find_illegal(data, look_from, stop)
-    if illegal is not None and not (illegal.end() == stop == len(data) and illegal.group() == b"\r"):
+    limit = start + max_bytes
+    illegal = _find_illegal(data, max(start, seen - 1), min(stop, limit))
+    if illegal is not None and illegal.group() == b"\r" and illegal.end() == min(len(data), limit):
+        illegal = None  # The LF may follow.
+    bad_from = stop if illegal is None else illegal.start()
+    _judge_start(data, start, bad_from, first_line, what)
+    line_end = data.find(b"\r\n", start, min(bad_from, limit))
+    if line_end >= 0 and line_end + 2 > seen and match_line(data, start) is None:
+        if not first_line and _match_other_version(data, start):
+            raise ProtocolError("neither HTTP/1.1 nor HTTP/1.0", details="low_version", status=426)
+        raise ProtocolError(f"bad {what}")
+    if illegal is not None:
         raise ProtocolError(
             f"byte 0x{illegal.group()[0]:02x} in the head, or a line that does not end in CRLF",
             # As in Envoy, which looks at the characters of a head only when it has begun like one.
@@ -360,14 +370,8 @@ def _refuse(
             if illegal.group() in _LINE_ENDS or illegal.start() == start
             else "http1.invalid_characters",
         )
-    line_end = data.find(b"\r\n", start)
-    if line_end < 0:
-        _refuse_start(data, start, first_line, what)
-        return
-    if line_end + 2 > seen and match_line(data, start) is None:
-        if not first_line and _match_other_version(data, start):
-            raise ProtocolError("neither HTTP/1.1 nor HTTP/1.0", details="low_version", status=426)
-        raise ProtocolError(f"bad {what}")
+    if stop > limit:
+        raise _too_large(max_bytes)
     if end >= 0:
         for line in data[line_end + 2 : end].split(b"\r\n"):
             if _match_field(line) is None:
@@ -375,13 +379,13 @@ def _refuse(
         raise ProtocolError(f"bad {what}")
 
 
-def _refuse_start(data: bytes, start: int, first_line: bytes, what: str) -> None:
-    """Judge a first line that has not ended yet."""
+def _judge_start(data: bytes, start: int, stop: int, first_line: bytes, what: str) -> None:
+    """Judge the first bytes, up to ``stop``, of a first line that need not have ended yet."""
     if first_line:
-        if data[start : start + 7] != first_line[: min(7, len(data) - start)]:
+        if data[start : min(start + 7, stop)] != first_line[: min(7, stop - start)]:
             raise ProtocolError(f"bad {what}")
         return
-    method = data[start : start + 32].split(b" ", 1)[0]
+    method = data[start : min(start + 32, stop)].split(b" ", 1)[0]
     if method and _match_field(method + b":") is None:
         raise ProtocolError(f"bad {what}")
 

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.http1 import fields as h
+from proxy.http1 import pure
 from proxy.http1.errors import ProtocolError
 from proxy.http1.head import MAX_FIELDS, MAX_HEAD_BYTES, scan_request, scan_response
+
+Scan = Callable[..., Any]
+
+# Both scanners, if the fast one was built.
+SCANNERS: list[Any] = [pure]
+if importlib.util.find_spec("proxy.http1._scan") is not None:
+    SCANNERS.append(importlib.import_module("proxy.http1._scan"))
 
 
 def request(*fields: bytes, line: bytes = b"GET / HTTP/1.1") -> bytes:
@@ -128,20 +141,64 @@ REFUSED = [
 ]
 
 
+@pytest.mark.parametrize("scanner", SCANNERS)
 @pytest.mark.parametrize(("data", "status", "details"), REFUSED)
-def test_what_is_ambiguous_or_broken_is_refused(data: bytes, status: int, details: str) -> None:
+def test_what_is_ambiguous_or_broken_is_refused(data: bytes, status: int, details: str, scanner: Any) -> None:
     with pytest.raises(ProtocolError) as caught:
-        scan_request(data)
+        scanner.scan_request(data)
     assert caught.value.status == status
     assert details in caught.value.details
 
 
+@pytest.mark.parametrize("scanner", SCANNERS)
 @pytest.mark.parametrize(("data", "status", "details"), REFUSED)
-def test_it_is_refused_byte_by_byte_too(data: bytes, status: int, details: str) -> None:
+def test_it_is_refused_byte_by_byte_too(data: bytes, status: int, details: str, scanner: Any) -> None:
     with pytest.raises(ProtocolError) as caught:
         for end in range(1, len(data) + 1):
-            assert scan_request(data[:end], seen=end - 1) is None
+            assert scanner.scan_request(data[:end], seen=end - 1) is None
     assert caught.value.status == status
+    assert details in caught.value.details
+
+
+def verdict(scan: Scan, data: bytes, ends: list[int]) -> object:
+    """What comes of ``data`` if it arrives up to each of ``ends`` in turn."""
+    seen = 0
+    for end in ends:
+        try:
+            head = scan(data[:end], seen=seen)
+        except ProtocolError as error:
+            return error.status, error.details
+        if head is not None:
+            return head.raw, head.names, head.flags, head.present, head.length, head.end
+        seen = end
+    return None
+
+
+PARTS = st.sampled_from(
+    (
+        b"GET ", b"GE", b"T ", b"PRI ", b"/", b"/x ", b"* ", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0",
+        b"HTTP/1.1 200 OK",
+        b"HTTP/1.1 200", b"\r\n", b"\r\n", b"\r\n", b"\r", b"\n", b"host: a", b"x: y", b"x : y", b" z", b"x", b": ",
+        b"\x00",
+        b"\x7f", b"\xe9", b"content-length: 3", b"content-length: x", b"transfer-encoding: chunked",
+        b"transfer-encoding: gzip", b"connection: close", b"\r\n\r\n", b"\r\n\r\n",
+    )
+)  # fmt: skip
+
+
+@settings(max_examples=400)
+@given(
+    start=st.sampled_from((b"", b"GET / HTTP/1.1\r\nhost: a\r\n", b"HTTP/1.1 200 OK\r\n")),
+    parts=st.lists(PARTS, max_size=10),
+    cuts=st.lists(st.integers(1, 150), max_size=12),
+)
+def test_any_split_gives_the_same_verdict(start: bytes, parts: list[bytes], cuts: list[int]) -> None:
+    """Whether it is a head, and if not, why: that does not depend on how the bytes come."""
+    data = start + b"".join(parts) + b"\r\n\r\n"
+    pieces = [*sorted({cut for cut in cuts if cut < len(data)}), len(data)]
+    for scanner in SCANNERS:
+        for scan in (scanner.scan_request, scanner.scan_response):
+            assert verdict(scan, data, pieces) == verdict(scan, data, [len(data)])
 
 
 def test_limits_are_reached_exactly() -> None:
@@ -200,7 +257,7 @@ def test_junk_never_raises_anything_else(data: bytes) -> None:
             try:
                 scan(data + tail)
             except ProtocolError as error:
-                assert error.status in (400, 431, 501)
+                assert error.status in (400, 426, 431, 501)
 
 
 def test_a_response_is_read() -> None:

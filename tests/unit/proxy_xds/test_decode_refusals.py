@@ -26,6 +26,11 @@ from tests.support.xds_messages import (
 HTTP: Steps = ("filter_chains", 0, "filters", 1, "typed_config")
 COMMON: Steps = ("filter_chains", 0, "transport_socket", "typed_config", "common_tls_context")
 POLICY: Steps = ("filter_chains", 0, "filters", 0, "typed_config", "rules", "policies", "p")
+HTTP_LIMITS: Steps = (
+    "typed_extension_protocol_options",
+    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+    "common_http_protocol_options",
+)
 ROUTE_0: Steps = ("virtual_hosts", 0, "routes", 0)
 LB_ENDPOINT: Steps = ("endpoints", 0, "lb_endpoints", 0)
 
@@ -274,6 +279,9 @@ REFUSED: list[tuple[str, Steps, dict[str, Any], str, str]] = [
     (CLUSTER, (), {"type": "ORIGINAL_DST"}, ".lb_policy", "belong together"),
     (CLUSTER, (), {"lb_policy": "RING_HASH"}, ".lb_policy", "RING_HASH is not supported"),
     (CLUSTER, (), {"connect_timeout": "0s"}, ".connect_timeout", "above 0"),
+    (CLUSTER, HTTP_LIMITS, {"max_response_headers_kb": 0}, ".max_response_headers_kb", "1 to 8192"),
+    (CLUSTER, HTTP_LIMITS, {"max_response_headers_kb": 8193}, ".max_response_headers_kb", "1 to 8192"),
+    (CLUSTER, HTTP_LIMITS, {"max_headers_count": 0}, ".max_headers_count", "at least 1"),
     (
         CLUSTER,
         (),

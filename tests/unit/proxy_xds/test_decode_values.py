@@ -171,6 +171,7 @@ def test_connection_manager_defaults_are_envoys() -> None:
         ),
         ({"forward_client_cert_details": "SANITIZE_SET"}, "forward_client_cert_details", "SANITIZE_SET"),
         ({"http_protocol_options": {"accept_http_10": True}}, "accept_http_10", True),
+        ({"http_protocol_options": {"allow_custom_methods": True}}, "allow_custom_methods", True),
         ({"common_http_protocol_options": {"max_headers_count": 7}}, "max_headers_count", 7),
         ({"upgrade_configs": [{"upgrade_type": "a", "enabled": False}]}, "upgrade_types", ()),
         ({"server_header_transformation": "PASS_THROUGH"}, "server_header_transformation", "PASS_THROUGH"),
@@ -327,6 +328,35 @@ def test_cluster_defaults_are_envoys() -> None:
     found = decoded(CLUSTER, {"name": "c", "type": "STATIC", "load_assignment": endpoints})
     assert found == Cluster("c", "STATIC", load_assignment=LoadAssignment("c"))
     assert (found.connect_timeout, found.choice_count, found.panic_threshold) == (5.0, 2, 50.0)
+
+
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (80, 100)),
+        ({"max_response_headers_kb": 8192, "max_headers_count": 7}, (8192, 7)),
+    ],
+)
+def test_limits_of_response_heads(options: dict[str, int], expected: tuple[int, int]) -> None:
+    protocol = {
+        "@type": f"type.googleapis.com/{HTTP_OPTIONS}",
+        "explicit_http_config": {"http_protocol_options": {}},
+        "common_http_protocol_options": options,
+    }
+    found = decoded(
+        CLUSTER,
+        {
+            "name": "c",
+            "type": "STATIC",
+            "load_assignment": {"cluster_name": "c"},
+            "typed_extension_protocol_options": {HTTP_OPTIONS: protocol},
+        },
+    )
+    assert isinstance(found, Cluster)
+    assert (found.max_response_headers_kb, found.max_headers_count) == expected
 
 
 @pytest.mark.parametrize("kind", ["STRICT_DNS", "LOGICAL_DNS"])
