@@ -26,6 +26,7 @@ MAX_NOMINATED: Final = 9
 """Options of ``connection``, as in Envoy."""
 _REFUSED: Final = frozenset((b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))
 
+_UPGRADE: Final = frozenset((b"upgrade",))
 _INTERNAL_FIELD: Final = rb"(?:" + b"|".join(INTERNAL_PREFIXES) + rb")[!-9;-~]*+"
 
 
@@ -33,6 +34,11 @@ class _Flagged(Protocol):
     @property
     def flags(self) -> int: ...
     def get(self, name: bytes, /) -> bytes | None: ...
+
+
+class _Named(_Flagged, Protocol):
+    @property
+    def names(self) -> dict[bytes, bytes]: ...
 
 
 class Strip:
@@ -71,22 +77,25 @@ def connection_options(value: bytes) -> frozenset[bytes]:
     return frozenset(option.strip() for option in value.lower().split(b",") if option.strip())
 
 
-def check_nominated(value: bytes) -> None:
-    """Refuse a ``connection`` field that nominates what it never may, or too much, as Envoy does.
-
-    Raises ``ProtocolError``.
-    """
-    options = [option.strip() for option in value.lower().split(b",") if option.strip()]
-    if len(options) > MAX_NOMINATED or any(
-        option.startswith(b":") or option in _REFUSED for option in options
-    ):
-        raise ProtocolError(
-            "connection nominates what it must not", details="http1.connection_header_rejected"
-        )
-
-
 def nominated(head: _Flagged) -> frozenset[bytes]:
     """The fields that ``connection`` nominates and that may be left out."""
     if not head.flags & NOMINATED:
         return frozenset()
     return connection_options(head.get(b"connection") or b"") - NEVER_NOMINATED
+
+
+def forget_nominated(head: _Named) -> None:
+    """Have a request's head not say what its ``connection`` nominates: what is not passed on, routes and policy must
+    not see either. ``upgrade`` is looked at on its own.
+
+    Raises ``ProtocolError`` if it nominates what it never may, or too much, as Envoy does.
+    """
+    value = head.get(b"connection") or b""
+    options = connection_options(value)
+    count = sum(1 for option in value.split(b",") if option.strip())
+    if count > MAX_NOMINATED or any(option[:1] == b":" or option in _REFUSED for option in options):
+        raise ProtocolError(
+            "connection nominates what it must not", details="http1.connection_header_rejected"
+        )
+    for name in options - NEVER_NOMINATED - _UPGRADE:
+        head.names.pop(name, None)

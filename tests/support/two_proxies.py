@@ -32,11 +32,36 @@ LOG_FORMAT = {
 @dataclass(frozen=True)
 class Options:
     """One configuration that cases are played against. ``manager`` goes into the connection manager, ``route`` into
-    the route action, ``cluster`` into the cluster."""
+    the route action, ``cluster`` into the cluster; ``filters`` stand before the router, ``hosts`` are further virtual
+    hosts."""
 
     manager: Mapping[str, Any] = field(default_factory=dict)
     route: Mapping[str, Any] = field(default_factory=dict)
     cluster: Mapping[str, Any] = field(default_factory=dict)
+    filters: tuple[Mapping[str, Any], ...] = ()
+    hosts: tuple[Mapping[str, Any], ...] = ()
+
+
+def rbac(action: str, **policies: Any) -> dict[str, Any]:
+    """An RBAC filter whose policies are one permission each, for everybody."""
+    rules = {
+        "action": action,
+        "policies": {
+            name: {"permissions": [permission], "principals": [{"any": True}]}
+            for name, permission in policies.items()
+        },
+    }
+    return {"name": "rbac", "typed_config": {"@type": f"{_V3}.filters.http.rbac.v3.RBAC", "rules": rules}}
+
+
+def says(name: str, *domains: str) -> dict[str, Any]:
+    """A virtual host that answers with its name."""
+    answer = {"status": 200, "body": {"inline_string": name}}
+    return {
+        "name": name,
+        "domains": list(domains),
+        "routes": [{"match": {"prefix": "/"}, "direct_response": answer}],
+    }
 
 
 def cluster_http(**options: Any) -> dict[str, Any]:
@@ -89,11 +114,13 @@ def _listener(name: str, option: Options, log: Path) -> dict[str, Any]:
                         },
                         {"match": {"prefix": "/"}, "route": {"cluster": name, **option.route}},
                     ],
-                }
+                },
+                *option.hosts,
             ],
         },
         "http_filters": [
-            {"name": "router", "typed_config": {"@type": f"{_V3}.filters.http.router.v3.Router"}}
+            *option.filters,
+            {"name": "router", "typed_config": {"@type": f"{_V3}.filters.http.router.v3.Router"}},
         ],
         "access_log": [
             {

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from tests.support.two_proxies import Options, cluster_http
+from tests.support.two_proxies import Options, cluster_http, rbac, says
+
+_ADMIN = {"url_path": {"path": {"prefix": "/admin"}}}
+_SECRET = {"header": {"name": "x-secret", "string_match": {"exact": "1"}}}
+_CANONICAL = {
+    "normalize_path": True,
+    "merge_slashes": True,
+    "path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD",
+}
 
 CONFIGS = {
     "plain": Options(),
@@ -28,4 +36,19 @@ CONFIGS = {
     ),
     "upgrade": Options({"upgrade_configs": [{"upgrade_type": "websocket"}]}),
     "edge": Options({"use_remote_address": True, "always_set_request_id_in_response": True}),
+    "deny": Options(_CANONICAL, filters=(rbac("DENY", admin=_ADMIN, secret=_SECRET),)),
+    "allow": Options(
+        _CANONICAL,
+        filters=(
+            rbac("ALLOW", admin=_ADMIN, secret=_SECRET, probe={"url_path": {"path": {"exact": "/probe"}}}),
+        ),
+    ),
+    "hosts": Options(
+        hosts=(
+            says("svc", "svc.foo"),
+            says("port", "svc.foo:81"),
+            says("wild", "*.bar"),
+            says("dot", "svc.dot."),
+        ),
+    ),
 }

@@ -144,14 +144,8 @@ DIFFERENCES: dict[str, dict[str, tuple[int, str]]] = {
         _FINE,
     ),
     "a request after two of which the second was answered here, all at once": {"a local reply between": _FINE},
+    "the body of a request that asks for another protocol": {
+        "upgrade with a body": (200, "websocket_handshake_unsuccessful")
+    },
     "`merge_slashes` on a path of slashes alone (`///`)": {"normalize: b'///'": _FINE},
 }  # fmt: skip
-
-PENDING: frozenset[str] = frozenset(
-    (
-        "CONNECT authority alone", "CONNECT path", "CONNECT absolute", "CONNECT bad port", "CONNECT userinfo",
-        "CONNECT with a body", "CONNECT chunked", "upgrade allowed and refused by the backend", "upgrade with a body",
-        "a tunnel that the backend ends", "early bytes before 101", "CVE-2025-64763 bytes before 101",
-    )
-)  # fmt: skip
-"""What CONNECT and upgrades do not do as Envoy yet."""

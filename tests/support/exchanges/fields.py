@@ -118,26 +118,6 @@ LIMITS = (
     Case("an unended line too large", b"A" * 4000, config="limits"),
     Case("a huge chunk extension", get(b"transfer-encoding: chunked") + b"1;" + b"a" * 20000 + b"\r\na\r\n0\r\n\r\n"),
 )  # fmt: skip
-SECURITY = (
-    Case("CVE-2019-9900 NUL in a value", get(b"x-a: a\x00b")),
-    Case("CVE-2019-18802 blank after a value", get(b"x-a: a ")),
-    Case("CVE-2019-18802 blanks after host", message(GET, b"host: h \t")),
-    Case("CVE-2020-25017 repeated lines", get(b"x-a: 1", b"x-b: 2", b"x-a: 3")),
-    Case("CVE-2021-40346 huge name", get(b"content-length0" + b"a" * 255 + b": 1")),
-    Case("CVE-2023-25725 empty name", get(b": x", b"x-a: a")),
-    Case("CVE-2023-45539 fragment in the path", get(target=b"/admin#x")),
-    Case("CVE-2023-27487 client x-envoy-original-path", get(b"x-envoy-original-path: /evil")),
-    Case("CVE-2024-45806 client x-envoy headers", get(b"x-envoy-upstream-rq-timeout-ms: 1",
-         b"x-envoy-retry-on: 5xx")),
-    Case("CVE-2024-45806 client client-cert", get(b"x-forwarded-client-cert: By=evil;URI=spiffe://evil")),
-    Case("CVE-2023-35944 scheme in capitals", message(b"GET HTTP://h/ HTTP/1.1", _HOST)),
-    Case("connection hides authorization", get(b"connection: authorization", b"authorization: x")),
-    Case("connection hides x-forwarded-client-cert", get(b"connection: x-forwarded-client-cert",
-         b"x-forwarded-client-cert: x")),
-    Case("CVE-2025-64763 bytes before 101", get(b"connection: upgrade", b"upgrade: websocket") + b"early",
-         says(ok(b"content-length: 0", line=b"HTTP/1.1 403 Forbidden")), config="upgrade"),
-    Case("httpoxy", get(b"proxy: http://evil/")),
-)  # fmt: skip
 EDGE = (
     Case(
         "edge: request id and address", get(b"x-request-id: mine", b"x-forwarded-for: 1.2.3.4"), config="edge"
@@ -166,4 +146,4 @@ RESPONSE = tuple(
     )
 )  # fmt: skip
 
-CASES = SYNTAX + FOLDED + REPEATED + HOP_BY_HOP + HOSTS + LIMITS + SECURITY + EDGE + RESPONSE
+CASES = SYNTAX + FOLDED + REPEATED + HOP_BY_HOP + HOSTS + LIMITS + EDGE + RESPONSE
