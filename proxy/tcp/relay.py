@@ -16,6 +16,7 @@ from typing import Final
 from proxy.cluster.cluster import Cluster
 from proxy.cluster.host import Host
 from proxy.model.connection import ConnectionInfo
+from proxy.model.stats import ClusterStats
 from proxy.runtime.runtime import TcpRuntime
 from proxy.tcp.session import Session
 from proxy.tcp.side import Side
@@ -47,6 +48,7 @@ class Relay:
         "_limit",
         "_on_closed",
         "_plain",
+        "_remote",
         "_server",
         "_splice",
         "_task",
@@ -75,6 +77,8 @@ class Relay:
         self.done = False
         self._flushing = False
         self._gone = False
+        # Whether it is the server that ended it.
+        self._remote = False
         self._tcp = tcp
         self._plain = plain
         self._limit = limit
@@ -147,10 +151,14 @@ class Relay:
         """So many bytes went that way."""
         session = self.session
         self._last = self.state.now
+        assert self._cluster is not None
+        cluster = self._cluster.stats
         if upstream:
             session.bytes_received += size
             self._tcp.stats.downstream_cx_rx_bytes_total += size
+            cluster.upstream_cx_tx_bytes_total += size
             return
+        cluster.upstream_cx_rx_bytes_total += size
         if not session.first_upstream_rx:
             session.first_upstream_rx = time.monotonic()
         session.bytes_sent += size
@@ -176,6 +184,7 @@ class Relay:
                 self._finish()
             return not self.done
         if server.ended and self.client.ended:
+            self._remote = side is server
             self._finish()
             return False
         (server if side is self.client else self.client).write_eof()
@@ -185,6 +194,7 @@ class Relay:
         """One side is gone; what it sent still reaches the other, unless it was reset."""
         server = self._server
         if not self.done:
+            self._remote = side is server
             if side is self.client and server is None:
                 self.session.add_flag("DC")
             elif isinstance(exc, ConnectionError) and server is not None:
@@ -215,13 +225,15 @@ class Relay:
 
     # What the splice says.
 
-    def splice_ended(self) -> None:
+    def splice_ended(self, *, upstream_last: bool) -> None:
         """Both directions have ended."""
+        self._remote = not upstream_last
         self._finish()
 
     def splice_reset(self, *, by_client: bool) -> None:
         """One side was reset, and so was the other."""
         if not by_client:
+            self._remote = True
             self.session.add_flag("UR")
         self._finish()
 
@@ -275,7 +287,9 @@ class Relay:
                 return
             session.host = host
             session.attempts += 1
-            cluster.stats.upstream_cx_total += 1
+            stats = cluster.stats
+            stats.upstream_cx_total += 1
+            stats.upstream_rq_pending_total += 1
             try:
                 if self._plain and host.tls is None:
                     self._join_plain(host, await connect_plain(self.state, cluster, host, ends))
@@ -283,6 +297,12 @@ class Relay:
                     self._join(host, await connect(self.state, cluster, host, lambda: Side(self), ends))
             except ConnectError as error:
                 host.rq_error += 1
+                stats.upstream_cx_destroy += 1
+                if error.reason == "remote_connection_failure":
+                    stats.upstream_cx_destroy_remote += 1
+                else:
+                    stats.upstream_cx_destroy_local += 1
+                stats.upstream_rq_pending_failure_eject += 1
                 failed, failure = host, error
             else:
                 return
@@ -303,6 +323,8 @@ class Relay:
         session = self.session
         self._task = None
         self._host = host
+        assert self._cluster is not None
+        self._cluster.stats.upstream_rq_total += 1
         host.connect_failures = 0
         host.cx_active += 1
         host.active += 1
@@ -385,13 +407,24 @@ class Relay:
         if cluster is not None:
             cluster.breaker.release_connection()
             cluster.stats.upstream_cx_active -= 1
-            cluster.stats.upstream_cx_destroy += 1
+            if self._host is not None:
+                self._count_end(cluster.stats)
         if self._server is not None and self._server.unsent:
             self._tcp.stats.upstream_flush_total += 1
             self._tcp.stats.upstream_flush_active += 1
             self._flushing = True
         self._log("TcpConnectionEnd")
         self._leave_if_gone()
+
+    def _count_end(self, stats: ClusterStats) -> None:
+        stats.upstream_cx_destroy += 1
+        stats.upstream_cx_destroy_with_active_rq += 1
+        if self._remote:
+            stats.upstream_cx_destroy_remote += 1
+            stats.upstream_cx_destroy_remote_with_active_rq += 1
+        else:
+            stats.upstream_cx_destroy_local += 1
+            stats.upstream_cx_destroy_local_with_active_rq += 1
 
     def _sweep_unsent(self, now: float) -> None:
         """It is over, but for bytes that a peer has not taken: not for ever."""

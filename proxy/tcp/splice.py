@@ -26,7 +26,7 @@ class Owner(Protocol):
 
     def moved(self, size: int, *, upstream: bool) -> None: ...
     def stalled(self, *, upstream: bool, now: bool) -> None: ...
-    def splice_ended(self) -> None: ...
+    def splice_ended(self, *, upstream_last: bool) -> None: ...
     def splice_reset(self, *, by_client: bool) -> None: ...
 
 
@@ -221,7 +221,7 @@ class _Pump:
             self._pair.reset(by_client=not self.upstream)
             return
         self.done = True
-        self._pair.ended()
+        self._pair.ended(self)
 
 
 class Splice:
@@ -246,11 +246,11 @@ class Splice:
         if not self._closed:
             self._down.start(b"")
 
-    def ended(self) -> None:
+    def ended(self, last: _Pump) -> None:
         """One direction has ended."""
         if self._up.done and self._down.done and not self._closed:
             self.close()
-            self.owner.splice_ended()
+            self.owner.splice_ended(upstream_last=last.upstream)
 
     def reset(self, *, by_client: bool) -> None:
         """One side was reset: so will be the other."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from proxy.observe import metrics
 from tests.support.both_proxies import (
     Json,
     Play,
@@ -149,3 +150,37 @@ async def test_ended_by_a_timeout(setting: Setting, name: str) -> None:
 async def test_the_upstream_connection_waits_for_data(setting: Setting) -> None:
     expected, found = await setting.both("on_data", say(b"hello"), _speak(b"", "close"))
     assert found == expected
+
+
+async def test_the_counters_are_envoy_s(setting: Setting) -> None:
+    plays = [
+        *(("plain", *CASES[case]) for case in CASES if not case.endswith("resets")),
+        *((name, say(b""), _until_end) for name in ("refusing", "again", "none", "full", "unknown")),
+        *((name, say(b"x"), _until_end) for name in ("idle", "duration")),
+    ]
+
+    # Which half ends last, and whether bytes are left then, is a race between two peers; the sums are compared.
+    raced = ("flow_control", "_local", "_remote", "upstream_flush")
+
+    def counted(text: str) -> dict[str, int]:
+        pairs = (line.partition(": ") for line in text.splitlines())
+        return {
+            name: int(value)
+            for name, _, value in pairs
+            if value.isdigit()
+            and (name.startswith("tcp.") or "upstream_" in name)
+            and not any(part in name for part in raced)
+        }
+
+    before = counted(setting.envoy.admin("/stats"))
+    for name, client, serve in plays:
+        await setting.play(setting.envoy.ports[name], setting.envoy_log, client, serve)
+    after = counted(setting.envoy.admin("/stats"))
+    async with setting.tulle() as tulle:
+        for name, client, serve in plays:
+            await setting.play(tulle.ports[name], tulle.log, client, serve)
+        runtime = tulle.hub.current
+        found = counted(metrics.stats_text(runtime.stats, runtime.clusters.values()))
+    common = set(before) & set(found)
+    assert len(common) > 100
+    assert {name: found[name] for name in common} == {name: after[name] - before[name] for name in common}
