@@ -1,4 +1,4 @@
-.PHONY: install demo test lint bench docs lock clean
+.PHONY: fuzz install demo test lint bench docs lock clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,6 +31,13 @@ lint: install
 
 bench: install
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+# atheris has wheels for some Pythons only, so it is not among the locked dependencies.
+FUZZ_SECONDS ?= 60
+fuzz: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "atheris>=3,<4"
+	for target in request response chunked; do \
+	  $(BIN)/python -m tests.fuzz.run $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 docs: install
 	$(BIN)/python docs/check.py
