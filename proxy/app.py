@@ -28,6 +28,7 @@ from proxy.plane import DataPlane, SingleProcess
 from proxy.runtime.compile import CompileEnv
 from proxy.runtime.hub import Hub
 from proxy.runtime.runtime import Runtime
+from proxy.tls.handshakes import MAX_HANDSHAKES
 from proxy.tls.store import SecretStore
 from proxy.xds import secrets
 
@@ -58,6 +59,7 @@ class Common:
     workers: int = 1
     overload: OverloadManager | None = None
     listener_limits: Mapping[str, int] = field(default_factory=dict)
+    max_handshakes: int = MAX_HANDSHAKES
 
 
 class Sidecar:
@@ -157,7 +159,11 @@ class Sidecar:
 
     def _one_process(self) -> DataPlane:
         common = self.common
-        options = WorkerOptions(overload=common.overload, listener_limits=common.listener_limits)
+        options = WorkerOptions(
+            overload=common.overload,
+            listener_limits=common.listener_limits,
+            max_handshakes=common.max_handshakes,
+        )
         return SingleProcess(
             self.hub, Worker(self.hub, self.secrets, self.log_files, options), self.log_files
         )
@@ -166,7 +172,7 @@ class Sidecar:
         from proxy.workers.pool import PoolOptions, WorkerPool
 
         common = self.common
-        options = PoolOptions(common.workers, common.overload, common.listener_limits)
+        options = PoolOptions(common.workers, common.overload, common.listener_limits, common.max_handshakes)
         return WorkerPool(spawner, self.hub, options, self._fail)
 
     def _fail(self, error: Exception) -> None:

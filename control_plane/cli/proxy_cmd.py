@@ -176,6 +176,13 @@ def set_up_logging(level: str) -> None:
     show_default=True,
     help="Processes that share the ports and the work. More than one pays where one core is not enough.",
 )
+@click.option(
+    "--max-tls-handshakes",
+    type=click.IntRange(2),
+    default=1000,
+    show_default=True,
+    help="With clients, under way at one time in each process; a listener has half of them, the others wait.",
+)
 @click.option("--drain-time", type=click.FloatRange(0), default=5.0, show_default=True, help="Seconds.")
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
@@ -233,6 +240,7 @@ def _static(options: dict[str, Any]) -> None:
             workers=options["workers"],
             overload=decoded.overload,
             listener_limits=decoded.listener_limits,
+            max_handshakes=options["max_tls_handshakes"],
         )
         await Sidecar(common, spawner).run_static(decoded.config, decoder)
 
@@ -284,6 +292,7 @@ async def _managed(options: dict[str, Any], spawner: Spawner | None) -> None:
         drain_time=options["drain_time"],
         mark=options["capture_mark"],
         workers=options["workers"],
+        max_handshakes=options["max_tls_handshakes"],
     )
     try:
         await run_managed(Sidecar(common, spawner), managed)

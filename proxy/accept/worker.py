@@ -28,7 +28,7 @@ from proxy.overload.resources import cgroup_memory_limit, descriptor_limit
 from proxy.runtime.hub import Hub
 from proxy.runtime.runtime import Runtime
 from proxy.tcp.relay import Relay
-from proxy.tls.handshakes import MAX_HANDSHAKES, MAX_LISTENER_HANDSHAKES, Slots
+from proxy.tls.handshakes import MAX_HANDSHAKES, Slots
 from proxy.tls.store import SecretStore
 from proxy.tls.watch import FileWatch
 from proxy.upstream.loop_state import LoopState
@@ -51,8 +51,9 @@ class WorkerOptions:
     default half of the descriptors, since each may need an upstream connection.
 
     ``open_socket``: where listening sockets come from. ``overload``: ``None`` = ``default_overload``.
-    ``listener_limits``: connections at one time by listener name (``downstream_cx_overflow``). ``max_handshakes`` and
-    ``max_listener_handshakes``: TLS handshakes under way at one time; more connections wait (``ssl.handshake_queued``).
+    ``listener_limits``: connections at one time by listener name (``downstream_cx_overflow``). ``max_handshakes``:
+    TLS handshakes under way at one time, for one listener half of them; more connections wait
+    (``ssl.handshake_queued``).
     """
 
     max_connections: int | None = None
@@ -60,7 +61,6 @@ class WorkerOptions:
     overload: OverloadManager | None = None
     listener_limits: Mapping[str, int] = field(default_factory=dict)
     max_handshakes: int = MAX_HANDSHAKES
-    max_listener_handshakes: int = MAX_LISTENER_HANDSHAKES
 
 
 class Worker:
@@ -96,7 +96,9 @@ class Worker:
         self._idle = asyncio.Event()
         self._state = LoopState(loop, self.hub, self.secrets)
         self._state.slots = Slots(
-            loop.time, total=self.options.max_handshakes, by_listener=self.options.max_listener_handshakes
+            loop.time,
+            total=self.options.max_handshakes,
+            by_listener=max(1, self.options.max_handshakes // 2),
         )
         self._files = FileWatch(self.secrets)
         self._pool = Pool(self._state)

@@ -14,8 +14,6 @@ MAX_HANDSHAKE_BYTES: Final = 128 * 1024
 """What a peer may send before its handshake is complete. Chains of certificates reach 10 KB, OpenSSL allows 100."""
 MAX_HANDSHAKES: Final = 1000
 """Handshakes with clients under way at one time: some 50 MB."""
-MAX_LISTENER_HANDSHAKES: Final = 500
-"""The same for one listener, so that it leaves slots for the others."""
 TURN_BUDGET: Final = 0.002
 """Seconds of a loop's turn that handshakes may take; what is left of them waits for the next one."""
 GRACE: Final = 2.0
@@ -102,8 +100,9 @@ class Slots:
         clock: Callable[[], float],
         *,
         total: int = MAX_HANDSHAKES,
-        by_listener: int = MAX_LISTENER_HANDSHAKES,
+        by_listener: int = MAX_HANDSHAKES // 2,
     ) -> None:
+        """``by_listener``: fewer than ``total``, so that one listener leaves slots for the others."""
         self._clock = clock
         self._total_limit = total
         self._listener_limit = by_listener

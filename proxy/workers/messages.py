@@ -22,6 +22,7 @@ class Begin:
     workers: int
     overload: OverloadManager | None
     listener_limits: Mapping[str, int]
+    max_handshakes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from proxy.observe.totals import Report
 from proxy.plane import Counted
 from proxy.runtime.hub import Hub
 from proxy.runtime.runtime import Runtime
+from proxy.tls.handshakes import MAX_HANDSHAKES
 from proxy.workers import messages
 from proxy.workers.channel import Channel
 from proxy.workers.sockets import SharedSockets
@@ -59,6 +60,8 @@ class PoolOptions:
     workers: int
     overload: OverloadManager | None
     listener_limits: Mapping[str, int]
+    max_handshakes: int = MAX_HANDSHAKES
+    """TLS handshakes under way at one time in each worker."""
 
 
 class _Member:
@@ -293,7 +296,10 @@ class WorkerPool:
         self._members[index] = member
         self._loop.add_reader(sock, member.channel.read)
         send = member.channel.send
-        send(messages.Begin(self._options.workers, self._options.overload, self._options.listener_limits))
+        options = self._options
+        send(
+            messages.Begin(options.workers, options.overload, options.listener_limits, options.max_handshakes)
+        )
         if self._identity is not None:
             send(self._identity)
         number = self._next()

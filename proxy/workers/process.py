@@ -125,6 +125,7 @@ class _Process:
         options = WorkerOptions(
             overload=share.of_overload(begin.overload, begin.workers),
             listener_limits=share.of_listeners(begin.listener_limits, begin.workers),
+            max_handshakes=begin.max_handshakes,
             open_socket=self._take_socket,
         )
         self._worker = Worker(self._hub, self._secrets, self._log_files, options)

@@ -70,7 +70,7 @@ async def client_hello(port: int, context: ssl.SSLContext) -> Peer:
 
 
 async def test_silent_clients_hold_no_slot(mesh: Mesh, context: ssl.SSLContext) -> None:
-    limits = WorkerOptions(max_handshakes=2, max_listener_handshakes=2)
+    limits = WorkerOptions(max_handshakes=4)
     async with sidecar(
         listener(chain(http(OK), tls=strict())), secrets=mesh.secrets("app"), options=limits
     ) as it:
@@ -86,7 +86,7 @@ async def test_silent_clients_hold_no_slot(mesh: Mesh, context: ssl.SSLContext) 
 
 
 async def test_more_handshakes_than_slots_wait_and_are_served(mesh: Mesh, context: ssl.SSLContext) -> None:
-    limits = WorkerOptions(max_handshakes=2, max_listener_handshakes=2)
+    limits = WorkerOptions(max_handshakes=4)
     async with sidecar(
         listener(chain(http(OK), tls=strict())), secrets=mesh.secrets("app"), options=limits
     ) as it:
@@ -108,7 +108,7 @@ async def test_more_handshakes_than_slots_wait_and_are_served(mesh: Mesh, contex
 
 
 async def test_one_listener_leaves_slots_for_another(mesh: Mesh, context: ssl.SSLContext) -> None:
-    limits = WorkerOptions(max_handshakes=4, max_listener_handshakes=2)
+    limits = WorkerOptions(max_handshakes=4)
     parts = [listener(chain(http(OK), tls=strict()), name=name, stat_prefix=name) for name in ("l", "other")]
     async with sidecar(*parts, secrets=mesh.secrets("app"), options=limits) as it:
         half = [await client_hello(it.port, context) for _ in range(4)]
