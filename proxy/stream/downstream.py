@@ -246,10 +246,12 @@ class Downstream(asyncio.Protocol):
         config = self._http.config
         longest = config.max_connection_duration
         idle_timeout = self._http.idle_timeout
+        stream_idle = self._http.stream_idle_timeout
         shortened = self.state.shortened
         if shortened is not None:
             longest = shortened.timeout("HTTP_DOWNSTREAM_CONNECTION_MAX", longest)
             idle_timeout = shortened.timeout("HTTP_DOWNSTREAM_CONNECTION_IDLE", idle_timeout)
+            stream_idle = shortened.timeout("HTTP_DOWNSTREAM_STREAM_IDLE", stream_idle)
         if longest and self.keep and now - self._started >= longest:
             self._http.stats.downstream_cx_max_duration_reached += 1
             self.drain()
@@ -260,6 +262,10 @@ class Downstream(asyncio.Protocol):
             if self._http.request_headers_timeout and idle >= self._http.request_headers_timeout:
                 self._http.stats.downstream_rq_header_timeout += 1
                 self._refuse(local_reply.REQUEST_HEADER_TIMEOUT)
+            elif stream_idle and idle >= stream_idle:
+                # A head is part of its stream from its first byte on.
+                self._http.stats.downstream_rq_idle_timeout += 1
+                self._refuse(local_reply.IDLE_BEFORE_REQUEST_END)
         elif idle_timeout and idle >= idle_timeout:
             self._http.stats.downstream_cx_idle_timeout += 1
             self.close()
