@@ -80,6 +80,7 @@ class RouteAction:
     upgrades: tuple[tuple[str, bool], ...] = ()
     terminates_connect: bool = False
     max_stream_duration: float | None = None
+    append_x_forwarded_host: bool = False
 
 
 @dataclass(frozen=True, slots=True)

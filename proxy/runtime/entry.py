@@ -61,6 +61,7 @@ class RouteEntry:
     terminates_connect: bool = False
     max_stream_duration: float | None = None
     counts_attempts: bool = False
+    append_x_forwarded_host: bool = False
 
 
 @dataclass(frozen=True, slots=True)

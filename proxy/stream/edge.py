@@ -40,6 +40,8 @@ _KEEP_ALIVE: Final = b"connection: keep-alive\r\n"
 _PLAIN_TE: Final = (b"trailers", b"")
 _FRAMED: Final = HAS_LENGTH | HAS_FRAMING
 _BODILESS: Final = frozenset((b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"))
+_ORIGINAL_HOST: Final = frozenset((b"x-envoy-original-host",))
+_FORWARDED_HOST: Final = frozenset((b"x-forwarded-host",))
 _SERVER_FIELD: Final = strip_for(frozenset((b"server",)))
 _NONE: Final[frozenset[bytes]] = frozenset()
 
@@ -109,12 +111,23 @@ class HttpEdge:
                     self._timeouts[timeout] = line
                 extra += line
         host = route.host_rewrite
-        if host is None and exchange.host_changed:
+        also = exchange.also
+        if host is not None:
+            if self._envoy_headers:
+                extra += b"x-envoy-original-host: " + (head.host or b"") + b"\r\n"
+                also |= _ORIGINAL_HOST
+            if route.append_x_forwarded_host:
+                before = head.get(b"x-forwarded-host")
+                also |= _FORWARDED_HOST
+                value = head.host or b""
+                if before:
+                    value = before + b"," + value
+                extra += b"x-forwarded-host: " + value + b"\r\n"
+        elif exchange.host_changed:
             host = head.host
         if host is not None:
             strip |= HAS_HOST
             extra += b"host: " + host + b"\r\n"
-        also = exchange.also
         if head.flags & NOMINATED:
             also |= nominated(head)
         target = exchange.target

@@ -454,7 +454,7 @@ class HttpExchange(Attempts):
     def _request_ended(self) -> None:
         """Envoy's route timeout counts from the end of the request."""
         route = self.route
-        if route is not None and route.timeout and not self.upgrade:
+        if route is not None and route.timeout and not self.tunnel:
             self._deadline = self.down.state.loop.time() + route.timeout
 
     def _since_start(self) -> float:

@@ -191,6 +191,7 @@ class RouteCompiler:
             upgrades={kind.encode(): on for kind, on in action.upgrades} or None,
             terminates_connect=action.terminates_connect,
             max_stream_duration=action.max_stream_duration,
+            append_x_forwarded_host=action.append_x_forwarded_host,
             counts_attempts=host.include_request_attempt_count,
         )
 

@@ -33,6 +33,7 @@ _ACTION = known(
     "priority",
     "upgrade_configs",
     "max_stream_duration",
+    "append_x_forwarded_host",
 )
 _WEIGHTED = known("clusters", "total_weight")
 _SHARE = known("name", "weight", *headers.FIELDS)
@@ -104,6 +105,7 @@ def route_action(message: Any, path: str, inherited: RetryPolicy | None) -> Rout
         policy,
         *_upgrades(message.upgrade_configs, f"{path}.upgrade_configs"),
         _max_stream_duration(message, path),
+        message.append_x_forwarded_host,
     )
 
 
