@@ -74,7 +74,7 @@ class Stage:
             if case == "inbound"
             else played.Peer(client)
         )
-        self.client.shake_hands()
+        self.client.shake_hands(self._turn)
         client.feed(self.client.seal(messages.request(HOST)))
         self._turns(lambda: bool(loop.connected))
         server = loop.connected[0]
@@ -83,17 +83,20 @@ class Stage:
             if case == "outbound"
             else played.Peer(server)
         )
-        self.server.shake_hands()
-        self._turns(lambda: bool(server.written))
+        self.server.shake_hands(self._turn)
+        self._turns(lambda: self.server.hears(b"GET /api"))
         server.feed(self.server.seal(messages.response()))
-        self._check(1)
+        self._turns(lambda: self.client.hears(b"HTTP/1.1 200 "))
 
     def _turns(self, until: Callable[[], bool]) -> None:
-        for _ in range(50):
-            if until():
-                return
-            self.loop.run_until_complete(asyncio.sleep(0))
-        raise RuntimeError("the sidecar did not go on")
+        end = time.monotonic() + 10
+        while not until():
+            if time.monotonic() > end:
+                raise RuntimeError("the sidecar did not go on")
+            self._turn()
+
+    def _turn(self) -> None:
+        self.loop.run_until_complete(asyncio.sleep(0.001))
 
     def _check(self, count: int) -> None:
         """What both peers heard is ``count`` requests and good responses, in one write each."""
@@ -117,6 +120,8 @@ class Stage:
             self.log_files.flush()
 
         result = around(play)
+        if self.client.transport.paused or self.server.transport.paused:
+            raise RuntimeError("the sidecar stopped reading: the measurement is not meant to reach a limit")
         self._check(BATCH)
         self.loop.run_until_complete(asyncio.sleep(0))  # the sweeper's turn
         return result

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ class PlayedTransport(asyncio.Transport):
         super().__init__({"peername": peer, "sockname": own, "socket": self._sock})
         self.written: list[bytes] = []
         self.closed = False
+        self.paused = False
+        self._unread: list[bytes] = []
         self.write = self.written.append  # type: ignore[method-assign,assignment]
         self.set_protocol(protocol)
 
@@ -36,7 +39,10 @@ class PlayedTransport(asyncio.Transport):
         return found
 
     def feed(self, data: bytes) -> None:
-        """The peer sent ``data``; it comes in one read."""
+        """The peer sent ``data``; it comes in one read, as soon as the protocol reads."""
+        if self.paused:
+            self._unread.append(data)
+            return
         protocol = self._protocol
         if self._buffered:
             size = len(data)
@@ -70,13 +76,15 @@ class PlayedTransport(asyncio.Transport):
         return self.closed
 
     def pause_reading(self) -> None:
-        raise RuntimeError("the measurement is not meant to reach a limit")
+        self.paused = True
 
     def resume_reading(self) -> None:
-        return None
+        self.paused = False
+        while self._unread and not self.paused:
+            self.feed(self._unread.pop(0))
 
     def is_reading(self) -> bool:
-        return True
+        return not self.paused
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -130,9 +138,17 @@ class Peer:
 
     def __init__(self, transport: PlayedTransport) -> None:
         self.transport = transport
+        self.heard = b""
 
-    def shake_hands(self) -> None:
-        """Nothing to do."""
+    def hears(self, start: bytes) -> bool:
+        """Whether the sidecar has said something by now. Raises ``RuntimeError`` if it does not begin with that."""
+        self.heard += self.open(b"".join(self.transport.take()))
+        if not start.startswith(self.heard[: len(start)]):
+            raise RuntimeError(f"the peer heard {self.heard!r}")
+        return bool(self.heard)
+
+    def shake_hands(self, turn: Callable[[], None]) -> None:
+        """Nothing to do. ``turn`` lets the loop run."""
 
     def seal(self, data: bytes) -> bytes:
         return data
@@ -156,10 +172,11 @@ class TlsPeer(Peer):
         self._out = ssl.MemoryBIO()
         self.tls = context.wrap_bio(self._in, self._out, server_side)
 
-    def shake_hands(self) -> None:
-        """Play the handshake to its end. Raises ``ssl.SSLError``."""
+    def shake_hands(self, turn: Callable[[], None]) -> None:
+        """Play the handshake to its end. Raises ``ssl.SSLError``, ``TimeoutError``."""
         done = False
-        while True:
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
             for data in self.transport.take():
                 self._in.write(data)
             if not done:
@@ -171,8 +188,12 @@ class TlsPeer(Peer):
             said = self._out.read()
             if said:
                 self.transport.feed(said)
-            elif done:
+            elif done and not self.transport.paused:
                 return
+            else:
+                # The sidecar does its part of a handshake when its budget allows.
+                turn()
+        raise TimeoutError("the sidecar did not go on with its handshake")
 
     def seal(self, data: bytes) -> bytes:
         self.tls.write(data)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.load import openloop, wrk
-from bench.processes import Memory, cpu_of, memory_of, tree
+from bench.processes import Memory, cpu_of, free_ports, memory_of, tree
 from bench.site import Placement, interleave
 
 WRK = """Running 4s test @ http://127.0.0.1:1/
@@ -50,6 +50,14 @@ def test_reads_its_own_cost() -> None:
     assert os.getpid() in list(tree(os.getpid()))
     assert cpu_of(os.getpid()) > 0
     assert memory_of(Path("/proc/self/smaps_rollup").read_text()).rss > 0
+
+
+def test_ports_are_not_those_that_clients_get() -> None:
+    lowest, highest = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    ports = free_ports(20)
+    assert len(set(ports)) == 20
+    if lowest > 11000:
+        assert not any(lowest <= port <= highest for port in ports)
 
 
 def test_arrivals_are_random_of_the_rate_and_the_same_for_the_same_seed() -> None:
