@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from proxy.observe import metrics
+from tests.fakes import pki
 from tests.support.both_proxies import (
     Json,
     Play,
@@ -32,9 +35,31 @@ pytestmark = [
 MEGABYTE = bytes(range(256)) * 4096
 
 
+def _server_tls() -> Json:
+    now = datetime.datetime.now(datetime.UTC)
+    day = datetime.timedelta(days=1)
+    made = pki.make(not_before=now - day, not_after=now + day)
+    certificate = {
+        "certificate_chain": {"inline_string": made.pem},
+        "private_key": {"inline_string": made.key_pem.decode()},
+    }
+    return {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "common_tls_context": {"tls_certificates": [certificate]},
+    }
+
+
+SERVER_TLS = _server_tls()
+
+
 def _make(log: str, up: int, closed: int) -> tuple[list[Json], list[Json]]:
     def one(name: str, target: str = "up", **options: Any) -> Json:
         return listener(log, name, chain(tcp_proxy(log, name, target, **options)))
+
+    def secured(name: str, target: str = "up") -> Json:
+        inner = chain(tcp_proxy(log, name, target))
+        inner["transport_socket"] = {"name": "tls", "typed_config": SERVER_TLS}
+        return listener(log, name, inner)
 
     full = {"circuit_breakers": {"thresholds": [{"max_connections": 0}]}}
     return [
@@ -50,6 +75,8 @@ def _make(log: str, up: int, closed: int) -> tuple[list[Json], list[Json]]:
         one("early", max_early_data_bytes=4096),
         one("weighted", weighted_clusters={"clusters": [{"name": "up", "weight": 7}]}),
         one("original", "original"),
+        secured("tls"),
+        secured("tls_refusing", "refusing"),
     ], [
         cluster("up", up),
         cluster("refusing", closed),
@@ -139,6 +166,46 @@ async def test_nobody_to_relay_to(setting: Setting, name: str, data: bytes) -> N
     assert found.backend is expected.backend is None
     if not data:
         assert found.client == expected.client
+
+
+def _over_tls(play: Play) -> Play:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Any:
+        await writer.start_tls(context)
+        return await play(reader, writer)
+
+    return client
+
+
+@pytest.mark.parametrize("case", ["client closes", "client resets", "server closes", "server resets"])
+async def test_relayed_from_tls(setting: Setting, case: str) -> None:
+    client, serve = CASES[case]
+    expected, found = await setting.both("tls", _over_tls(client), serve)
+    if case.endswith("resets"):
+        for outcome in (expected, found):
+            outcome.client = _only_end(outcome.client)
+            outcome.backend = _only_end(outcome.backend)
+    assert found == expected
+
+
+async def test_megabytes_from_tls(setting: Setting) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        got = await reader.readexactly(3 * len(MEGABYTE))
+        writer.write(MEGABYTE * 2)
+        await writer.drain()
+        return got == MEGABYTE * 3
+
+    expected, found = await setting.both("tls", _over_tls(_speak(MEGABYTE * 3, "listen")), serve)
+    assert found == expected
+    assert expected.client == (MEGABYTE * 2, "fin")
+
+
+async def test_nobody_to_relay_tls_to(setting: Setting) -> None:
+    expected, found = await setting.both("tls_refusing", _over_tls(say(b"")), _until_end)
+    assert found == expected
 
 
 @pytest.mark.parametrize("name", ["idle", "duration"])
