@@ -21,7 +21,7 @@ from proxy.tcp.relay import Relay
 from proxy.tcp.reset import reset
 from proxy.tcp.session import Session
 from proxy.tls.conn import Application, TlsConn
-from proxy.tls.errors import PeerRefusedError
+from proxy.tls.errors import HandshakeError, PeerRefusedError
 from proxy.upstream.loop_state import LoopState
 from proxy.upstream.pool import Pool
 
@@ -333,7 +333,8 @@ class Accepted(asyncio.Protocol):
             stats.ssl_fail_verify_no_cert += 1
         elif "CERTIFICATE_VERIFY_FAILED" in details:
             stats.ssl_fail_verify_error += 1
-        else:
+        elif isinstance(error, HandshakeError) or not isinstance(error, ConnectionError):
+            # A client that just goes has made no error.
             stats.ssl_connection_error += 1
         self._log(flag, details)
         self._leave()

@@ -293,6 +293,7 @@ def play(ports: dict[str, int], files: Files, stat: Any) -> Played:
         for version in ("TLSv1_2", "TLSv1_3")
         if name != "no-tickets" or version == "TLSv1_3"
     ]
+    played.more["broken off"] = broken_off(ports["plain"], files, lambda: stat("plain"))
     # CVE-2022-21654: a ticket of one policy is nothing to another.
     context = files.context(Case("policy-one", "web"))
     first, session = attempt(ports["policy-one"], context, None)
@@ -300,6 +301,25 @@ def play(ports: dict[str, int], files: Files, stat: Any) -> Played:
     again, _ = attempt(ports["policy-one"], context, None, session)
     played.more["policies"] = (first.served, other.served, again.served, again.reused)
     return played
+
+
+def broken_off(port: int, files: Files, stat: Any) -> dict[str, int]:
+    """What is counted of clients that go within the handshake, and of one that speaks no TLS."""
+    outgoing = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        files.context(Case("plain")).wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
+    hello = outgoing.read()
+    before = stat()
+    for data in (b"", hello[:50], hello, b"GET / HTTP/1.1\r\n\r\n"):
+        with socket.create_connection((HOST, port), timeout=WAIT) as raw:
+            raw.sendall(data)
+            if data == hello or data[:1] == b"G":
+                # Until it has answered, or ended it.
+                raw.recv(65536)
+    deadline = time.monotonic() + WAIT
+    while (after := stat()) == before:
+        assert time.monotonic() < deadline
+    return {name: after[name] - before[name] for name in STATS}
 
 
 def resumed(ports: dict[str, int], files: Files, name: str, version: str) -> tuple[bool, bool | None]:
@@ -354,6 +374,8 @@ def test_the_same_is_counted(sides: tuple[Played, Played], case: Case) -> None:
     assert found == expected
 
 
-def test_sessions_are_resumed_alike(sides: tuple[Played, Played]) -> None:
+def test_sessions_are_resumed_and_handshakes_broken_off_alike(sides: tuple[Played, Played]) -> None:
     assert sides[1].more["resumption"] == sides[0].more["resumption"]
+    assert sides[1].more["broken off"] == sides[0].more["broken off"]
+    assert sides[1].more["broken off"]["connection_error"] == 1
     assert sides[1].more["policies"][:2] == sides[0].more["policies"][:2] == (True, False)

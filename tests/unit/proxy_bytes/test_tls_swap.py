@@ -14,12 +14,14 @@ from proxy.model.tls import (
     Secret,
     SecretRef,
     TlsCertificate,
+    UpstreamTls,
     ValidationContext,
 )
 from proxy.runtime.compile import CompileEnv
 from proxy.runtime.hub import Hub
 from proxy.tls.errors import SecretError
 from proxy.tls.store import SecretStore
+from tests.fakes.handshake import shake
 from tests.fakes.sidecar import Mesh, chain, cluster, config, direct, forward, http, listener
 
 ROOTS = SecretRef("roots", from_ads=True)
@@ -142,3 +144,39 @@ def test_waiting_for_a_secret_is_no_error(mesh: Mesh) -> None:
         )
     )
     assert store.server(TLS).ssl.verify_mode
+
+
+def test_no_session_outlives_a_change_of_bundle_or_rules(mesh: Mesh) -> None:
+    """CVE-2022-21654, both sides: what was verified under other roots or rules is verified anew, in full."""
+    hub, store = joined()
+    other = Mesh()
+    up = UpstreamTls(TLS.common)
+    mine = certificate(mesh.pem("one"))
+
+    def under(roots_now: Secret, version: str) -> None:
+        parts = listener(chain(http(direct("/", 200)), tls=TLS)), cluster("c", 1, tls=up)
+        secrets = {"cert": mine, "roots": roots_now}
+        hub.apply(replace(config(*parts, version=version), secrets=secrets))
+
+    under(roots(mesh), "1")
+    server, client = store.server(TLS), store.client(up)
+    first = shake(server, client)
+    assert first.agreed and first.session is not None
+    client.remember("host", first.session)
+    assert shake(server, client, session=client.resumable("host")).server.session_reused
+    # The peer's root goes: each side refuses the other, whoever still trusts whom.
+    under(roots(other), "2")
+    assert store.client(up).resumable("host") is None
+    refused = shake(store.server(TLS), client, session=first.session)
+    assert not refused.agreed and not refused.server.session_reused
+    assert not shake(server, store.client(up)).agreed
+    # And back again: nothing of before is resumed.
+    under(roots(mesh), "3")
+    assert store.client(up).resumable("host") is None
+    again = shake(store.server(TLS), client, session=first.session)
+    assert again.agreed and not again.server.session_reused
+    # Other rules are another context of the same secrets.
+    stricter = replace(TLS, common=replace(TLS.common, validation=ValidationContext(max_verify_depth=3)))
+    hub.apply(secured(stricter, mine, roots(mesh), version="4"))
+    anew = shake(store.server(stricter), client, session=again.session)
+    assert anew.agreed and not anew.server.session_reused
