@@ -13,6 +13,7 @@ from typing import Final, Protocol, cast
 from proxy.accept.handshake import Handshake
 from proxy.accept.inspection import FirstBytes, FirstBytesError
 from proxy.accept.original_dst import original_destination, plain
+from proxy.filters.connection_limit import ConnectionLimiter
 from proxy.model.connection import ConnectionInfo
 from proxy.runtime.runtime import FilterChainRuntime, ListenerRuntime
 from proxy.stream.downstream import Downstream
@@ -59,7 +60,9 @@ class Accepted(asyncio.Protocol):
         "_first",
         "_handshake",
         "_inspecting",
+        "_limited",
         "_limiter",
+        "_limits",
         "_listener",
         "_logged",
         "_over",
@@ -88,6 +91,8 @@ class Accepted(asyncio.Protocol):
         self._first: FirstBytes | None = None
         self._handshake: Handshake | None = None
         self._deadline = 0.0
+        self._limited = False
+        self._limits: tuple[ConnectionLimiter, ...] = ()
         self._chain: FilterChainRuntime | None = None
         # What the listener's own log is written from at the end.
         self._session: Session | None = None
@@ -174,6 +179,9 @@ class Accepted(asyncio.Protocol):
         listener = self._listener
         assert listener is not None
         self._deadline = 0.0
+        if self._limited:
+            self._refuse("", "connection_limit")
+            return
         if not self._inspecting:
             listener.stats.downstream_cx_transport_socket_connect_timeout += 1
             self._refuse("", "transport_socket_connect_timeout")
@@ -246,6 +254,8 @@ class Accepted(asyncio.Protocol):
             self._refuse("NR", "filter_chain_not_found")
             return
         self._chain = chain
+        if chain.connection_limits and not self._within(chain.connection_limits):
+            return
         if chain.tls is not None:
             self._begin_tls(chain)
             return
@@ -262,6 +272,22 @@ class Accepted(asyncio.Protocol):
         early = self._take_early()
         if early:
             application.data_received(early)
+
+    def _within(self, limits: tuple[ConnectionLimiter, ...]) -> bool:
+        """Take a place under each limit; false: there was none, and the connection is, or will be, closed."""
+        for limiter in limits:
+            if limiter.enter():
+                self._limits += (limiter,)
+                continue
+            if limiter.delay:
+                # Unread until then, so that whoever tries again at once has to wait.
+                self._limited = True
+                self._deadline = self._state.loop.time() + limiter.delay
+                self._transport.pause_reading()
+            else:
+                self._refuse("", "connection_limit")
+            return False
+        return True
 
     def _begin_tls(self, chain: FilterChainRuntime) -> None:
         assert chain.tls is not None and self._listener is not None
@@ -410,6 +436,9 @@ class Accepted(asyncio.Protocol):
         if not self._admitted:
             return
         self._limiter.leave()
+        for limiter in self._limits:
+            limiter.leave()
+        self._limits = ()
         listener = self._listener
         assert listener is not None
         if self._handshake is not None:

@@ -154,8 +154,17 @@ class FilterChainMatch:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionLimit:
+    """``ConnectionLimit``. Who is too many is closed after ``delay`` seconds, unread."""
+
+    stat_prefix: str
+    max_connections: int
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class FilterChain:
-    """Network RBAC filters, then one terminal filter."""
+    """Connection limits and network RBAC filters, then one terminal filter."""
 
     name: str
     terminal: TerminalFilter
@@ -163,6 +172,12 @@ class FilterChain:
     tls: DownstreamTls | None = None
     rbac: tuple[Rbac, ...] = ()
     transport_socket_connect_timeout: float = 0.0
+    connection_limits: tuple[ConnectionLimit, ...] = ()
+
+    @property
+    def terminal_at(self) -> int:
+        """The place of the terminal filter."""
+        return len(self.rbac) + len(self.connection_limits)
 
 
 @dataclass(frozen=True, slots=True)

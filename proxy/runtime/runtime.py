@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from proxy.cluster.cluster import Cluster
+from proxy.filters.connection_limit import ConnectionLimiter
 from proxy.model.address import SocketAddress
 from proxy.model.config import Config
 from proxy.model.connection import ConnectionInfo
@@ -96,7 +97,7 @@ class TcpRuntime:
 @dataclass(frozen=True, slots=True, eq=False)
 class FilterChainRuntime:
     """A compiled filter chain; exactly one of ``http`` and ``tcp`` is set. ``network_filters`` run after the TLS
-    handshake and before anything is read or relayed."""
+    handshake and before anything is read or relayed; ``connection_limits`` before the handshake."""
 
     name: str
     listener: str
@@ -105,6 +106,7 @@ class FilterChainRuntime:
     network_filters: tuple[NetworkFilter, ...]
     http: HttpRuntime | None
     tcp: TcpRuntime | None
+    connection_limits: tuple[ConnectionLimiter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

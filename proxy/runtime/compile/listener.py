@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from proxy.cluster.cluster import Cluster
+from proxy.filters.connection_limit import ConnectionLimiter
 from proxy.filters.rbac import network_rbac
 from proxy.model.config import ConfigError
 from proxy.model.listener import (
@@ -75,7 +76,7 @@ def _chain(
 ) -> FilterChainRuntime:
     _check_inspected(chain, listener, f"{field}.filter_chain_match")
     terminal = chain.terminal
-    path = f"{field}.filters[{len(chain.rbac)}]"
+    path = f"{field}.filters[{chain.terminal_at}]"
     http = tcp = None
     if isinstance(terminal, HttpConnectionManager):
         http = compile_http(terminal, tables, stats, env, path)
@@ -92,6 +93,10 @@ def _chain(
         ),
         http=http,
         tcp=tcp,
+        connection_limits=tuple(
+            ConnectionLimiter(limit, stats.connection_limit_stats(limit.stat_prefix))
+            for limit in chain.connection_limits
+        ),
     )
 
 
@@ -185,7 +190,7 @@ def _still_right(runtime: ListenerRuntime, tables: Tables, clusters: Mapping[str
                 number = (
                     f"filter_chains[{n}]" if n < len(runtime.config.filter_chains) else "default_filter_chain"
                 )
-                field = f"listener[{runtime.name}].{number}.filters[{len(chain.config.rbac)}]"
+                field = f"listener[{runtime.name}].{number}.filters[{chain.config.terminal_at}]"
                 table = tables.inline(route, field)
             if table is not chain.http.table:
                 return False

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from envoy.extensions.filters.network.connection_limit.v3 import connection_limit_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
 from proxy.model.config import ConfigError
 from proxy.model.listener import (
+    ConnectionLimit,
     FilterChain,
     FilterChainMatch,
     Listener,
@@ -74,6 +76,8 @@ _MATCH = known(
     "transport_protocol",
     "application_protocols",
 )
+_CONNECTION_LIMIT = known("stat_prefix", "max_connections", "delay", "runtime_enabled")
+_FLAG = known("default_value", without_effect={"runtime_key": "there are no runtime overrides"})
 _FILTER = known("typed_config", without_effect={"name": "is a label; the type URL decides"})
 _DIRECTIONS: dict[str, Literal["UNSPECIFIED", "INBOUND", "OUTBOUND"]] = {
     "UNSPECIFIED": "UNSPECIFIED",
@@ -132,7 +136,7 @@ def _chain(message: Any, path: str) -> FilterChain:
     secured = None
     if message.HasField("transport_socket"):
         secured = tls.downstream(message.transport_socket, f"{path}.transport_socket")
-    rules, terminal = _filters(message.filters, f"{path}.filters")
+    rules, limits, terminal = _filters(message.filters, f"{path}.filters")
     return FilterChain(
         message.name,
         terminal,
@@ -140,16 +144,21 @@ def _chain(message: Any, path: str) -> FilterChain:
         secured,
         rules,
         duration(message, path, "transport_socket_connect_timeout", 0.0),
+        limits,
     )
 
 
-def _filters(messages: Any, path: str) -> tuple[tuple[Rbac, ...], TerminalFilter]:
+def _filters(
+    messages: Any, path: str
+) -> tuple[tuple[Rbac, ...], tuple[ConnectionLimit, ...], TerminalFilter]:
     rules: list[Rbac] = []
+    limits: list[ConnectionLimit] = []
     terminal: TerminalFilter | None = None
     kinds = (
         http_connection_manager_pb2.HttpConnectionManager,
         tcp_proxy_pb2.TcpProxy,
         rbac_pb2.RBAC,
+        connection_limit_pb2.ConnectionLimit,
     )
     for index, item in enumerate(messages):
         at = f"{path}[{index}]"
@@ -161,13 +170,30 @@ def _filters(messages: Any, path: str) -> tuple[tuple[Rbac, ...], TerminalFilter
             found = rbac.network_filter(inner, at)
             if found is not None:
                 rules.append(found)
+        elif isinstance(inner, connection_limit_pb2.ConnectionLimit):
+            limit = _connection_limit(inner, at)
+            if limit is not None:
+                limits.append(limit)
         elif isinstance(inner, tcp_proxy_pb2.TcpProxy):
             terminal = tcp_proxy(inner, at)
         else:
             terminal = http_connection_manager(inner, at)
     if terminal is None:
         raise ConfigError(path, "the last filter must be HttpConnectionManager or TcpProxy")
-    return tuple(rules), terminal
+    return tuple(rules), tuple(limits), terminal
+
+
+def _connection_limit(message: Any, path: str) -> ConnectionLimit | None:
+    """``None`` when it is switched off."""
+    check(message, path, _CONNECTION_LIMIT)
+    if message.HasField("runtime_enabled"):
+        check(message.runtime_enabled, f"{path}.runtime_enabled", _FLAG)
+        if not wrapped(message.runtime_enabled, "default_value", True):
+            return None
+    most: int = wrapped(message, "max_connections", 0)
+    forbid(most < 1, f"{path}.max_connections", "must be at least 1")
+    prefix = required(message.stat_prefix, f"{path}.stat_prefix")
+    return ConnectionLimit(prefix, most, duration(message, path, "delay", 0.0))
 
 
 def _match(message: Any, path: str) -> FilterChainMatch:
