@@ -12,6 +12,7 @@ import contextlib
 import json
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -142,7 +143,8 @@ class Case:
     """``steps``, then read: to the end if ``to_end``, else one more request asks whether the connection is open.
 
     ``answers``: how many responses (1xx apart) to read before that question. ``{case}`` in the bytes stands for the
-    case's name, by which the backend's part is found: send it as the value of ``x-case``.
+    case's name, by which the backend's part is found: send it as the value of ``x-case``. ``tls``: the client's side of
+    a handshake to begin with.
     """
 
     name: str
@@ -151,6 +153,7 @@ class Case:
     answers: int = 1
     to_end: bool = False
     head: bool = False
+    tls: ssl.SSLContext | None = None
 
 
 def get(target: str = "/", *lines: str, method: str = "GET", host: str | None = "h", body: str = "") -> bytes:
@@ -317,8 +320,11 @@ class Side:
     def _one(self, case: Case, by_port: dict[tuple[str, int], Played]) -> Played:
         played = Played(port=self.ports[case.listener])
         connection = socket.create_connection(("127.0.0.1", self.ports[case.listener]), timeout=WAIT)
-        with connection:
+        with contextlib.ExitStack() as stack:
             by_port[case.listener, connection.getsockname()[1]] = played
+            if case.tls is not None:
+                connection = case.tls.wrap_socket(connection, server_hostname="h")
+            stack.enter_context(connection)
             client = _Client(connection)
             try:
                 for step in case.steps:
