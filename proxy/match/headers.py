@@ -42,7 +42,8 @@ def _values(name: str, field: str) -> Values:
     if name == ":method":
         return lambda head, path: (head.method,)
     if name == ":path":
-        return lambda head, path: (path + _query(head.target),)
+        # CONNECT has none.
+        return lambda head, path: (path + _query(head.target),) if path else ()
     if name in (":authority", "host"):
         return lambda head, path: () if head.host is None else (head.host,)
     if not name or name.startswith(":"):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from proxy.model.matcher import PathMatcher
+import pytest
+
+from proxy.model.matcher import HeaderMatcher, PathMatcher, StringMatcher
+from proxy.model.rbac import AnyRule, HeaderRule, Policy, Rbac
 from proxy.model.route import Route, RouteAction, RouteMatch, WeightedCluster
 from tests.fakes.sidecar import (
     WAIT,
@@ -100,3 +103,22 @@ async def test_a_client_that_leaves_before_its_tunnel_is_connected_frees_everyth
         await other.until(b"\r\n\r\n")
         await asyncio.wait_for(taken.wait(), WAIT)
         other.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "status"),
+    [(":method", "CONNECT", 403), (":authority", "a:1", 403), (":path", None, 200), (":method", "GET", 200)],
+)
+async def test_policy_judges_connect_by_method_and_authority(
+    name: str, value: str | None, status: int
+) -> None:
+    match = None if value is None else StringMatcher("exact", value)
+    deny = Rbac("DENY", (Policy("p", (HeaderRule(HeaderMatcher(name, match)),), (AnyRule(),)),))
+    async with (
+        backend() as app,
+        sidecar(listener(chain(http(_ends("up"), rbac=(deny,)))), cluster("up", app.port)) as it,
+    ):
+        peer = await dial(it.port)
+        peer.send(b"CONNECT a:1 HTTP/1.1\r\nhost: other\r\n\r\n")
+        assert (await peer.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 %d " % status)
+        peer.close()
