@@ -57,7 +57,9 @@ def _make(log: str, up: int, closed: int) -> tuple[list[Json], list[Json]]:
         return listener(log, name, chain(tcp_proxy(log, name, target, **options)))
 
     def secured(name: str, target: str = "up") -> Json:
-        inner = chain(tcp_proxy(log, name, target))
+        # As Tulle does in any case; with its default Envoy would connect, and end, before the handshake.
+        mode = {"upstream_connect_mode": "ON_DOWNSTREAM_TLS_HANDSHAKE", "max_early_data_bytes": 65536}
+        inner = chain(tcp_proxy(log, name, target, **mode))
         inner["transport_socket"] = {"name": "tls", "typed_config": SERVER_TLS}
         return listener(log, name, inner)
 

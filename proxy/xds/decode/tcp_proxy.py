@@ -46,10 +46,11 @@ def tcp_proxy(message: Any, path: str) -> TcpProxy:
     on_data = enum(message, path, "upstream_connect_mode", _MODES)
     early: int = wrapped(message, "max_early_data_bytes", 0)
     forbid(
-        on_data and not early,
+        message.upstream_connect_mode != 0 and not message.HasField("max_early_data_bytes"),
         f"{path}.max_early_data_bytes",
-        "is required with upstream_connect_mode ON_DOWNSTREAM_DATA",
+        "must be set when upstream_connect_mode is not IMMEDIATE",
     )
+    forbid(on_data and not early, f"{path}.max_early_data_bytes", "0 lets no data come to wait for")
     interval, on_connected = _log_options(message, path)
     return TcpProxy(
         required(message.stat_prefix, f"{path}.stat_prefix"),

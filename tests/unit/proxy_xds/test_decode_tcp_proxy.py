@@ -22,7 +22,7 @@ def decode(**body: Any) -> TcpProxy:
 def test_options() -> None:
     plain = TcpProxy("s", (WeightedCluster("c", 1),))
     assert decode() == plain
-    assert decode(upstream_connect_mode="ON_DOWNSTREAM_TLS_HANDSHAKE") == plain
+    assert decode(upstream_connect_mode="ON_DOWNSTREAM_TLS_HANDSHAKE", max_early_data_bytes=0) == plain
     found = decode(
         idle_timeout="0s",
         max_connect_attempts=3,
@@ -45,7 +45,13 @@ def test_options() -> None:
     [
         ({"stat_prefix": ""}, "t.stat_prefix", "required"),
         ({"max_connect_attempts": 0}, "t.max_connect_attempts", "at least 1"),
-        ({"upstream_connect_mode": "ON_DOWNSTREAM_DATA"}, "t.max_early_data_bytes", "required"),
+        ({"upstream_connect_mode": "ON_DOWNSTREAM_DATA"}, "t.max_early_data_bytes", "must be set"),
+        ({"upstream_connect_mode": "ON_DOWNSTREAM_TLS_HANDSHAKE"}, "t.max_early_data_bytes", "must be set"),
+        (
+            {"upstream_connect_mode": "ON_DOWNSTREAM_DATA", "max_early_data_bytes": 0},
+            "t.max_early_data_bytes",
+            "no data",
+        ),
         ({"backoff_options": {}}, "t.backoff_options.base_interval", "1 ms"),
         (
             {"backoff_options": {"base_interval": "2s", "max_interval": "1s"}},
