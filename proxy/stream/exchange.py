@@ -89,6 +89,9 @@ class HttpExchange(Attempts):
             self.continued = True
             if head.minor:
                 down.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                # Envoy counts it as a response.
+                stats.downstream_rq_completed += 1
+                stats.rq_xx[1] += 1
         if target:
             route = http.table.match(head, self.connection, self.path)
         else:
@@ -202,7 +205,7 @@ class HttpExchange(Attempts):
     def downstream_lost(self, *, remote: bool) -> None:
         """The client is gone."""
         if not self.done:
-            self.http.stats.downstream_rq_rx_reset += remote
+            self.http.stats.downstream_rq_rx_reset += remote and self.request_done
             self._add_flag("DC")
             self.details = "downstream_remote_disconnect" if remote else "downstream_local_disconnect"
             self._finish()
@@ -493,6 +496,9 @@ class HttpExchange(Attempts):
         stats = http.stats
         stats.downstream_rq_active -= 1
         stats.downstream_rq_completed += 1
+        if not self.request_done:
+            # What is left of it will not be read (or does not come).
+            stats.downstream_rq_rx_reset += 1
         stats.rq_xx[status // 100 if status < 600 else 0] += 1
         stats.rq_time.record(duration)
         if self.tunnel:

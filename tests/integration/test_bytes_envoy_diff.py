@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.support.arena import Arena, arena
+from tests.support.arena import LANES, Arena, arena
 from tests.support.exchanges import backends, connections, fields, framing, request_line, security
 from tests.support.exchanges.configs import CONFIGS
 from tests.support.exchanges.differences import DIFFERENCES
@@ -106,3 +106,35 @@ def test_splitting_the_bytes_changes_nothing(proxies: Arena, outcomes: Outcomes)
     for name, sides in proxies.play(sample).items():
         before, got = outcomes[name]["tulle"], sides["tulle"]
         assert (got.client, got.log) == (before.client, before.log), name
+
+
+COUNTERS = (
+    "http.counted.downstream_rq_total", "http.counted.downstream_rq_4xx", "http.counted.downstream_rq_5xx",
+    "http.counted.downstream_rq_1xx", "http.counted.downstream_rq_2xx", "http.counted.downstream_cx_protocol_error",
+    "http.counted.downstream_rq_rx_reset", "http.counted.downstream_rq_completed",
+    *(f"cluster.counted-{lane}.{name}" for lane in range(LANES) for name in ("upstream_cx_protocol_error",
+         "upstream_rq_total")),
+)  # fmt: skip
+
+
+def test_refusals_are_counted_alike(proxies: Arena) -> None:
+    """A sample of what both refuse, played where nothing else is counted."""
+    refused = [
+        case
+        for case in (*request_line.CASES, *fields.LIMITS, *framing.CASES, *backends.CASES)
+        if case.name not in DIFFERENT
+        and case.end == "probe"
+        and len(case.pieces) == 1
+        # What is not refused under limits elsewhere must not be under these.
+        and len(case.pieces[0]) < 2000
+    ]
+    sample = [replace(case, config="counted") for case in random.Random("counted").sample(refused, 120)]
+    played = proxies.play(sample)
+    assert sum(sides["envoy"].log[0][0] >= 400 for sides in played.values() if sides["envoy"].log) > 40  # type: ignore[index]
+    counted = proxies.counted(*COUNTERS)
+    lanes = "cluster.counted-"
+    for side in counted.values():
+        # Which lane a case is played on is chance.
+        for name in ("upstream_cx_protocol_error", "upstream_rq_total"):
+            side[name] = sum(side.pop(f"{lanes}{lane}.{name}") for lane in range(LANES))
+    assert counted["tulle"] == counted["envoy"]

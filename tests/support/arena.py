@@ -42,6 +42,10 @@ class Arena:
             self._join_log(side, [played[name][side.proxy.name] for name in played])
         return played
 
+    def counted(self, *names: str) -> dict[str, dict[str, int]]:
+        """The values of these counters by proxy name."""
+        return {side.proxy.name: side.proxy.counted(names) for side in self._sides}
+
     async def _all(self, cases: list[Case], played: dict[str, dict[str, Outcome]]) -> None:
         names = [case.name for case in cases]
         assert len(set(names)) == len(names), [name for name in names if names.count(name) > 1]

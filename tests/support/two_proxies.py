@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,17 +150,23 @@ def _cluster(name: str, port: int, option: Options) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Proxy:
-    """A running proxy: the port of each listener, its access log."""
+    """A running proxy: the port of each listener, its access log, what it counted (``name: value`` a line)."""
 
     name: str
     ports: Mapping[str, int]
     log: Path
+    statistics: Callable[[], str]
 
     def lines(self) -> list[dict[str, Any]]:
         """The access log so far."""
         if not self.log.exists():
             return []
         return [json.loads(line) for line in self.log.read_text().split("\n")[:-1]]
+
+    def counted(self, names: Iterable[str]) -> dict[str, int]:
+        """The values of these counters."""
+        values = dict(line.split(": ", 1) for line in self.statistics().splitlines())
+        return {name: int(values[name]) for name in names}
 
 
 @contextmanager
@@ -176,7 +182,8 @@ def envoy(directory: Path, options: Mapping[str, Options], backends: list[int]) 
     ]  # fmt: skip
     with _running(command, directory / "envoy.log") as process:
         wanted = len(text["static_resources"]["listeners"])
-        yield Proxy("envoy", _envoy_ports(process, admin, directory / "envoy.log", wanted), log)
+        ports = _envoy_ports(process, admin, directory / "envoy.log", wanted)
+        yield Proxy("envoy", ports, log, lambda: _get(f"http://{admin.read_text()}/stats"))
 
 
 @contextmanager
@@ -184,24 +191,46 @@ def tulle(directory: Path, options: Mapping[str, Options], backends: list[int]) 
     log = directory / "tulle.access"
     (directory / "tulle.json").write_text(json.dumps(document(options, backends, log)))
     command = [sys.executable, "-m", "tests.support.static_sidecar", str(directory / "tulle.json")]
-    with _running(command, directory / "tulle.log", stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
+    with _running(command, directory / "tulle.log", asked=True) as process:
+        to, back = process.stdin, process.stdout
+        assert to is not None and back is not None
+        line = back.readline()
         assert line, (directory / "tulle.log").read_text()
-        yield Proxy("tulle", json.loads(line), log)
+
+        def statistics() -> str:
+            to.write(b"\n")
+            to.flush()
+            text: str = json.loads(back.readline())
+            return text
+
+        yield Proxy("tulle", json.loads(line), log, statistics)
 
 
 @contextmanager
-def _running(command: list[str], log: Path, stdout: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def _running(command: list[str], log: Path, *, asked: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+    """``asked``: it is talked to over its standard input and output."""
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=stdout or output, stderr=output, cwd=ROOT)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE if asked else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if asked else output,
+            stderr=output,
+            cwd=ROOT,
+        )
     try:
         yield process
     finally:
         process.terminate()
         process.wait(START)
-        if process.stdout is not None:
-            process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def _get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=START) as answer:
+        text: str = answer.read().decode()
+        return text
 
 
 def _envoy_ports(process: subprocess.Popen[bytes], admin: Path, log: Path, wanted: int) -> dict[str, int]:
@@ -209,8 +238,7 @@ def _envoy_ports(process: subprocess.Popen[bytes], admin: Path, log: Path, wante
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
         if admin.exists() and (address := admin.read_text()):
-            with urllib.request.urlopen(f"http://{address}/listeners?format=json", timeout=START) as answer:
-                found = json.load(answer).get("listener_statuses", [])
+            found = json.loads(_get(f"http://{address}/listeners?format=json")).get("listener_statuses", [])
             if len(found) == wanted:
                 return {item["name"]: item["local_address"]["socket_address"]["port_value"] for item in found}
         time.sleep(0.05)  # polls another process

@@ -36,6 +36,9 @@ CONFIGS = {
     ),
     "upgrade": Options({"upgrade_configs": [{"upgrade_type": "websocket"}]}),
     "edge": Options({"use_remote_address": True, "always_set_request_id_in_response": True}),
+    "counted": Options(
+        {"max_request_headers_kb": 2, "common_http_protocol_options": {"max_headers_count": 10}}
+    ),
     "deny": Options(_CANONICAL, filters=(rbac("DENY", admin=_ADMIN, secret=_SECRET),)),
     "allow": Options(
         _CANONICAL,
