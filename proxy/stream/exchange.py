@@ -377,7 +377,10 @@ class HttpExchange(Attempts):
             head = self.head
             self.bytes_received = 0
             # Envoy answers before it looks at the body, so that it has to close even if all of it came.
-            if head.length > 0 or head.flags & CHUNKED or (reply.status >= 400 and reply.details in _CLOSING):
+            if head.length > 0 or head.flags & CHUNKED:
+                down.keep = False
+                self.http.stats.downstream_rq_rx_reset += 1
+            elif reply.status >= 400 and reply.details in _CLOSING:
                 down.keep = False
         self._responded = True
         self.answer_with(reply.status, reply.body)

@@ -212,6 +212,7 @@ class UpstreamConnection(asyncio.Protocol):
         stats.upstream_cx_destroy_remote_with_active_rq += 1
         # As Envoy names it: a response that ends before its framing does is the server's breach of the protocol.
         if self._buffer or (head is not None and self._left != UNTIL_CLOSE):
+            stats.upstream_cx_protocol_error += 1
             receiver.upstream_reset("protocol_error", "")
         else:
             receiver.upstream_reset("connection_termination", "" if exc is None else str(exc))
@@ -297,7 +298,7 @@ class UpstreamConnection(asyncio.Protocol):
     ) -> None:
         if done:
             if surplus:
-                self._keep = False
+                self._surplus()
             self._release(receiver)
         receiver.response_started(head, piece, payload, done)
 
@@ -309,7 +310,7 @@ class UpstreamConnection(asyncio.Protocol):
             receiver.response_body(data, size, False)
         elif left >= 0:
             if size > left:
-                self._keep = False
+                self._surplus()
             self._complete(receiver, data[:left] if size > left else data, left)
         elif left == UNTIL_CLOSE:
             receiver.response_body(data, size, False)
@@ -325,7 +326,7 @@ class UpstreamConnection(asyncio.Protocol):
             payload = chunked.payload - before
             if chunked.done:
                 if end < size:
-                    self._keep = False
+                    self._surplus()
                 self._complete(receiver, piece, payload)
             elif piece:
                 receiver.response_body(piece, payload, False)
@@ -348,6 +349,11 @@ class UpstreamConnection(asyncio.Protocol):
             self._owner.release(self)
         else:
             self.close()
+
+    def _surplus(self) -> None:
+        """There are bytes after the response: whatever they mean, the next one would be misread."""
+        self._keep = False
+        self.cluster.stats.upstream_cx_protocol_error += 1
 
     def _protocol_error(self, error: ProtocolError) -> None:
         receiver = self._receiver
