@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -94,6 +95,7 @@ def main() -> int:
         print(f"bench cannot run: {lacking}; it is the application behind the proxies too", file=sys.stderr)
         return 2
     found: dict[str, Rounds] = {}
+    failed: list[str] = []
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tulle-bench-") as name:
         directory = Path(name)
@@ -104,9 +106,15 @@ def main() -> int:
         for measurement in chosen:
             since = time.monotonic()
             print(f"{measurement} ...", end="", file=sys.stderr, flush=True)
-            found.update(MEASUREMENTS[measurement](site))
+            try:
+                found.update(MEASUREMENTS[measurement](site))
+            except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+                # The others are not lost with it; but the run is no full one.
+                failed.append(measurement)
+                print(f" failed: {error}", file=sys.stderr, flush=True)
+                continue
             print(f" {time.monotonic() - since:.0f} s", file=sys.stderr, flush=True)
-    full = not options.quick and set(chosen) == set(MEASUREMENTS) and set(kinds) == set(NAMES)
+    full = not options.quick and not failed and set(chosen) == set(MEASUREMENTS) and set(kinds) == set(NAMES)
     metrics = {metric: found[metric.key] for metric in METRICS if metric.key in found}
     document = to_json(
         metrics,
@@ -122,7 +130,7 @@ def main() -> int:
     )
     print(report.text(document))
     print(f"\nwritten to {write(document, options.results, full)}")
-    return 0
+    return 1 if failed else 0
 
 
 def write(document: dict[str, Any], directory: Path, full: bool) -> Path:
