@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.http1 import fields as f
+from proxy.http1.errors import ProtocolError
 from proxy.http1.head import Head, scan_request
-from proxy.http1.splice import Strip, nominated, strip_bits, strip_for
+from proxy.http1.splice import Strip, forget_nominated, nominated, strip_bits, strip_for
 
 
 def head(*fields: bytes) -> Head:
@@ -61,3 +62,31 @@ def test_values_pass_byte_for_byte(value: bytes) -> None:
         Strip((b"z",)).cut(head(b"z: 1", b"y:   " + value).raw)
         == b"GET /a HTTP/1.1\r\ny:   " + value + b"\r\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("connection", "left"),
+    [
+        (b"x-a", {b"x-b"}),
+        (b"X-A, x-b", set()),
+        (b"close, x-a", {b"x-b"}),
+        (b"authorization, x-a", {b"x-b"}),
+        (b"upgrade, x-a", {b"x-b"}),
+        (b"a, b, c, d, e, f, g, h, i", {b"x-a", b"x-b"}),
+    ],
+)
+def test_what_connection_nominates_is_not_seen_any_more(connection: bytes, left: set[bytes]) -> None:
+    it = head(
+        b"host: a", b"x-a: 1", b"x-b: 2", b"authorization: t", b"upgrade: u", b"connection: " + connection
+    )
+    forget_nominated(it)
+    assert {name for name in (b"x-a", b"x-b") if it.get(name) is not None} == left
+    assert it.get(b"authorization") == b"t" and it.get(b"upgrade") == b"u" and it.host == b"a"
+
+
+@pytest.mark.parametrize(
+    "connection", [b":path", b"x-forwarded-for", b"close, X-Forwarded-Proto", b"a, b, c, d, e, f, g, h, i, j"]
+)
+def test_connection_nominates_what_it_must_not(connection: bytes) -> None:
+    with pytest.raises(ProtocolError, match="nominates"):
+        forget_nominated(head(b"host: a", b"connection: " + connection))
