@@ -122,7 +122,7 @@ class Accepted(asyncio.Protocol):
         stats.downstream_cx_active += 1
         stats.downstream_pre_cx_active += 1
         limit = listener.config.per_connection_buffer_limit_bytes
-        if limit < WRITE_BUFFER:
+        if 0 < limit < WRITE_BUFFER:
             raw.set_write_buffer_limits(high=limit)
         self._state.connections.add(self)
         peer = raw.get_extra_info("peername")

@@ -108,6 +108,24 @@ Action: TypeAlias = RouteAction | RedirectAction | DirectResponseAction
 
 
 @dataclass(frozen=True, slots=True)
+class RequestBuffers:
+    """Bytes of a request that may be kept to send it again; ``None``: the listener's limit of a connection.
+
+    ``per_request_buffer_limit_bytes`` can only lower that, ``request_body_buffer_limit`` takes its place.
+    """
+
+    per_request_buffer_limit_bytes: int | None = None
+    request_body_buffer_limit: int | None = None
+
+    def limit(self, connection_limit: int) -> int:
+        if self.request_body_buffer_limit is not None:
+            return self.request_body_buffer_limit
+        if self.per_request_buffer_limit_bytes is not None:
+            return min(self.per_request_buffer_limit_bytes, connection_limit)
+        return connection_limit
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One route; the first of a virtual host that matches wins."""
 
@@ -115,6 +133,7 @@ class Route:
     match: RouteMatch
     action: Action
     headers: HeaderMutations = field(default_factory=HeaderMutations)
+    buffers: RequestBuffers = field(default_factory=RequestBuffers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -269,6 +269,7 @@ class ClusterStats:
     upstream_rq_retry_success: int = 0
     upstream_rq_retry_overflow: int = 0
     upstream_rq_retry_limit_exceeded: int = 0
+    retry_or_shadow_abandoned: int = 0
     upstream_flow_control_paused_reading_total: int = 0
     upstream_flow_control_backed_up_total: int = 0
     upstream_flow_control_drained_total: int = 0

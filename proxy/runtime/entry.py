@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from proxy.cluster.cluster import Cluster
 from proxy.model.reply import Reply
-from proxy.model.route import RetryPolicy, RouteConfiguration
+from proxy.model.route import RequestBuffers, RetryPolicy, RouteConfiguration
 from proxy.model.stats import RouteStats
 from proxy.route.edits import HeaderEdits
 from proxy.route.match import RouteTable
+
+_NO_BUFFERS = RequestBuffers()
 
 
 class Target:
@@ -54,6 +56,7 @@ class RouteEntry:
     timeout: float = 15.0
     idle_timeout: float | None = None
     retry: RetryPolicy | None = None
+    buffers: RequestBuffers = _NO_BUFFERS
     rewrite_target: Callable[[bytes], bytes] | None = None
     host_rewrite: bytes | None = None
     response_edits: HeaderEdits | None = None

@@ -61,6 +61,7 @@ class HttpRuntime:
     via_header: bytes
     max_request_headers_bytes: int
     max_headers_count: int
+    buffer_limit: int
     stream_idle_timeout: float
     request_timeout: float
     request_headers_timeout: float

@@ -97,7 +97,7 @@ class Attempts(ExchangeState):
         if not self.first_upstream_tx:
             self.first_upstream_tx = monotonic()
         retry = self._retry
-        data = self._replay
+        data = bytes(self._replay)
         if retry is None:
             self._replay = b""
         else:

@@ -28,9 +28,6 @@ from proxy.stream.state import NO_HEAD
 from proxy.stream.tunnel import CONNECT, WEBSOCKET, may_upgrade, upgrade_type
 from proxy.upstream.retry import RetryState
 
-MAX_REPLAY: Final = 64 * 1024
-"""Bytes of a request kept so that it can be sent again; a longer one is tried once."""
-
 _CLOSING: Final = frozenset(
     (
         "missing_host_header",
@@ -191,10 +188,20 @@ class HttpExchange(Attempts):
         if data:
             upstream.send(data)
             if self._retry is not None and self._replay:
-                if len(self._replay) + len(data) <= MAX_REPLAY:
-                    self._replay += data
-                else:
-                    self._replay = b""
+                self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
+        """Keep more of the request, so that it can be sent again; one that is too long is tried once."""
+        assert self.route is not None and self.cluster is not None
+        kept = self._replay
+        if len(kept) + len(data) > self.route.buffers.limit(self.http.buffer_limit):
+            self.cluster.stats.retry_or_shadow_abandoned += 1
+            self._replay = b""
+        elif isinstance(kept, bytes):
+            # Grown in place: bytes would be copied whole for each piece of a client that sends small ones.
+            self._replay = bytearray(kept + data)
+        else:
+            kept += data
 
     def refuse(self, error: ProtocolError) -> None:
         """The client broke the protocol, in this request's head or in the middle of its body."""

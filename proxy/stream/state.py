@@ -161,7 +161,7 @@ class ExchangeState:
         self.done = False
         self._upstream: UpstreamConnection | None = None
         self._waiting = False
-        self._replay = b""
+        self._replay: bytes | bytearray = b""
         self._retry: RetryState | None = None
         self._retrying = False
         self._breaker_held = False

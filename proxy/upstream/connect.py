@@ -103,9 +103,17 @@ async def _connect(
     sock = await _connect_tcp(state, cluster, host, client)
     app = make()
     if host.tls is None:
-        await state.loop.create_connection(lambda: cast(asyncio.BaseProtocol, app), sock=sock)
+        transport, _ = await state.loop.create_connection(lambda: cast(asyncio.BaseProtocol, app), sock=sock)
+        _limit_buffer(cluster, transport)
         return app
     return await _secure(state, cluster, host, host.tls, sock, app)
+
+
+def _limit_buffer(cluster: Cluster, transport: asyncio.WriteTransport) -> None:
+    """``per_connection_buffer_limit_bytes``, 0 = none, can only lower what a transport may hold by itself."""
+    limit = cluster.config.per_connection_buffer_limit_bytes
+    if limit and limit < transport.get_write_buffer_limits()[1]:
+        transport.set_write_buffer_limits(high=limit)
 
 
 async def _secure(
@@ -146,7 +154,8 @@ async def _secure(
         server_name=host.hostname if tls.auto_host_sni else "",
     )
     try:
-        await state.loop.create_connection(lambda: conn, sock=sock)
+        transport, _ = await state.loop.create_connection(lambda: conn, sock=sock)
+        _limit_buffer(cluster, transport)
         await done
     except PeerRefusedError as error:
         if error.kind == "san":

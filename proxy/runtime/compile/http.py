@@ -18,7 +18,13 @@ from proxy.runtime.runtime import HttpRuntime
 
 
 def compile_http(
-    config: HttpConnectionManager, tables: Tables, stats: StatStore, env: CompileEnv, field: str
+    config: HttpConnectionManager,
+    tables: Tables,
+    stats: StatStore,
+    env: CompileEnv,
+    field: str,
+    *,
+    buffer_limit: int,
 ) -> HttpRuntime:
     """The runtime of a connection manager. Raises ``ConfigError`` under ``field``."""
     if config.codec_type == "HTTP2":
@@ -57,6 +63,7 @@ def compile_http(
         via_header=b"via: " + via + b"\r\n" if via else b"",
         max_request_headers_bytes=config.max_request_headers_kb * 1024,
         max_headers_count=config.max_headers_count,
+        buffer_limit=buffer_limit,
         stream_idle_timeout=config.stream_idle_timeout,
         request_timeout=config.request_timeout,
         request_headers_timeout=config.request_headers_timeout,

@@ -79,7 +79,14 @@ def _chain(
     path = f"{field}.filters[{chain.terminal_at}]"
     http = tcp = None
     if isinstance(terminal, HttpConnectionManager):
-        http = compile_http(terminal, tables, stats, env, path)
+        http = compile_http(
+            terminal,
+            tables,
+            stats,
+            env,
+            path,
+            buffer_limit=listener.per_connection_buffer_limit_bytes or 1 << 62,
+        )
     else:
         tcp = _tcp(terminal, clusters, stats, env, path)
     return FilterChainRuntime(

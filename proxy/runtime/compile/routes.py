@@ -185,6 +185,7 @@ class RouteCompiler:
             timeout=action.timeout if action.max_stream_duration is None else 0.0,
             idle_timeout=action.idle_timeout,
             retry=action.retry_policy,
+            buffers=route.buffers,
             rewrite_target=rewrite,
             host_rewrite=host_rewrite,
             response_edits=self._edits(levels, "response"),

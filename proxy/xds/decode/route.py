@@ -11,6 +11,7 @@ from proxy.model.route import (
     Action,
     DirectResponseAction,
     RedirectAction,
+    RequestBuffers,
     RetryPolicy,
     Route,
     RouteConfiguration,
@@ -31,6 +32,7 @@ _ROUTE_CONFIGURATION = known(
     *headers.FIELDS,
     without_effect=_METADATA,
 )
+_BUFFERS = ("per_request_buffer_limit_bytes", "request_body_buffer_limit")
 _VIRTUAL_HOST = known(
     "name",
     "domains",
@@ -39,6 +41,7 @@ _VIRTUAL_HOST = known(
     "retry_policy",
     "include_request_attempt_count",
     "include_attempt_count_in_response",
+    *_BUFFERS,
     *headers.FIELDS,
     without_effect=_METADATA,
 )
@@ -48,6 +51,7 @@ _ROUTE = known(
     "route",
     "redirect",
     "direct_response",
+    *_BUFFERS,
     *headers.FIELDS,
     without_effect=_METADATA
     | {
@@ -131,11 +135,12 @@ def _virtual_host(message: Any, path: str, longest_body: int) -> VirtualHost:
     inherited = None
     if message.HasField("retry_policy"):
         inherited = retry_policy(message.retry_policy, f"{path}.retry_policy")
+    buffers = _buffers(message, path, RequestBuffers())
     return VirtualHost(
         message.name,
         tuple(message.domains),
         tuple(
-            _route(item, f"{path}.routes[{index}]", inherited, longest_body)
+            _route(item, f"{path}.routes[{index}]", inherited, buffers, longest_body)
             for index, item in enumerate(message.routes)
         ),
         headers.mutations(message, path),
@@ -145,7 +150,21 @@ def _virtual_host(message: Any, path: str, longest_body: int) -> VirtualHost:
     )
 
 
-def _route(message: Any, path: str, inherited: RetryPolicy | None, longest_body: int) -> Route:
+def _buffers(message: Any, path: str, inherited: RequestBuffers) -> RequestBuffers:
+    """The limits of this level, or those of the level above if it has none."""
+    if not any(message.HasField(name) for name in _BUFFERS):
+        return inherited
+    forbid(
+        all(message.HasField(name) for name in _BUFFERS),
+        f"{path}.per_request_buffer_limit_bytes",
+        "and request_body_buffer_limit exclude each other",
+    )
+    return RequestBuffers(*(wrapped(message, name, None) for name in _BUFFERS))
+
+
+def _route(
+    message: Any, path: str, inherited: RetryPolicy | None, buffers: RequestBuffers, longest_body: int
+) -> Route:
     check(message, path, _ROUTE)
     forbid(not message.HasField("match"), f"{path}.match", "is required")
     match = _match(message.match, f"{path}.match")
@@ -159,7 +178,9 @@ def _route(message: Any, path: str, inherited: RetryPolicy | None, longest_body:
         action = _direct_response(message.direct_response, f"{path}.direct_response", longest_body)
     else:
         raise ConfigError(path, "has no action: set route, redirect or direct_response")
-    return Route(message.name, match, action, headers.mutations(message, path))
+    return Route(
+        message.name, match, action, headers.mutations(message, path), _buffers(message, path, buffers)
+    )
 
 
 def _match(message: Any, path: str) -> RouteMatch:

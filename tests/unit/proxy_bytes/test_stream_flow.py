@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from proxy.model.connection import ConnectionInfo
-from proxy.model.route import RetryPolicy, Route
+from proxy.model.route import RequestBuffers, RetryPolicy, Route
 from proxy.runtime.compile import CompileEnv
 from proxy.runtime.hub import Hub
 from proxy.stream.downstream import Downstream
@@ -324,11 +324,45 @@ def test_a_request_is_sent_again_as_it_was(stage: Callable[..., Stage]) -> None:
     assert (it.cluster.breaker.retries, it.cluster.breaker.active_requests, it.host.active) == (0, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("buffers", "listener_limit", "limit"),
+    [
+        (RequestBuffers(), 1 << 20, 1 << 20),
+        (RequestBuffers(100), 1 << 20, 100),
+        (RequestBuffers(2 << 20), 1 << 20, 1 << 20),
+        (RequestBuffers(None, 2 << 20), 1 << 20, 2 << 20),
+        (RequestBuffers(None, 0), 1 << 20, 0),
+    ],
+)
+def test_what_may_be_kept_of_a_request(buffers: RequestBuffers, listener_limit: int, limit: int) -> None:
+    assert buffers.limit(listener_limit) == limit
+
+
+@pytest.mark.parametrize("size", [199_000, 200_000])
+def test_a_request_is_kept_as_far_as_the_listener_allows(stage: Callable[..., Stage], size: int) -> None:
+    policy = RetryPolicy(("reset",), num_retries=1, base_interval=0.0)
+    it = stage(forward("/", "up", retry_policy=policy))
+    chain = it.hub.current.listeners["l"].chains[0]
+    assert chain.http is not None and chain.http.buffer_limit == 1 << 20
+    object.__setattr__(chain.http, "buffer_limit", 200_000)
+    second, other = it.connect_upstream()
+    it.down.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+    for at in range(0, size, 1000):
+        it.down.data_received(b"x" * min(1000, size - at))
+    sent = bytes(other.written)
+    second.connection_lost(None)
+    it.state.loop.run_until_complete(asyncio.sleep(0.01))
+    again = size == 199_000
+    assert it.cluster.stats.upstream_rq_retry == again
+    assert it.cluster.stats.retry_or_shadow_abandoned == (not again)
+    assert bytes(it.upstream.written) == (sent if again else b"")
+
+
 def test_a_request_too_long_to_keep_is_tried_once(stage: Callable[..., Stage]) -> None:
     policy = RetryPolicy(("reset",), num_retries=5)
     it = stage(forward("/", "up", retry_policy=policy))
-    it.down.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n")
-    for _ in range(2):
+    it.down.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n")
+    for _ in range(20):
         it.down.data_received(b"x" * 100_000)
     it.up.connection_lost(None)
     assert it.client.written.startswith(b"HTTP/1.1 503 ")

@@ -9,6 +9,7 @@ import pytest
 from proxy.model.access_log import FileAccessLog, JsonLogFormat, TextLogFormat
 from proxy.model.address import BindConfig, CidrRange, SocketAddress, SocketOption
 from proxy.model.cluster import CircuitBreakers, Cluster, DnsSrv, Endpoint, LoadAssignment, LocalityEndpoints
+from proxy.model.config import ConfigError
 from proxy.model.listener import FilterChainMatch, HttpConnectionManager, Listener, TcpProxy, TlsInspector
 from proxy.model.matcher import HeaderMatcher, PathMatcher, QueryParameterMatcher, StringMatcher
 from proxy.model.rbac import AndRules, AuthenticatedRule, OrRules, Policy, Rbac, UrlPathRule
@@ -17,6 +18,7 @@ from proxy.model.route import (
     HeaderMutations,
     HeaderValueOption,
     RedirectAction,
+    RequestBuffers,
     RetryPolicy,
     Route,
     RouteAction,
@@ -256,6 +258,19 @@ def test_route() -> None:
 )
 def test_route_actions(action: dict[str, Any], attribute: str, value: object) -> None:
     assert getattr(route(route=action).action, attribute) == value
+
+
+def test_a_virtual_host_s_buffer_limits_are_its_routes_default() -> None:
+    routes = [
+        {"match": {"prefix": "/own"}, "route": {"cluster": "c"}, "per_request_buffer_limit_bytes": 5},
+        {"match": {"prefix": "/"}, "route": {"cluster": "c"}},
+    ]
+    host = {"name": "v", "domains": ["*"], "request_body_buffer_limit": 7, "routes": routes}
+    found = decoded(ROUTE, {"name": "r", "virtual_hosts": [host]}).virtual_hosts[0].routes
+    assert [r.buffers for r in found] == [RequestBuffers(5), RequestBuffers(None, 7)]
+    both = {**host, "per_request_buffer_limit_bytes": 1}
+    with pytest.raises(ConfigError, match="exclude each other"):
+        decoded(ROUTE, {"name": "r", "virtual_hosts": [both]})
 
 
 def test_a_virtual_host_s_retry_policy_is_its_routes_default() -> None:
