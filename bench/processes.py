@@ -55,6 +55,8 @@ class Process:
             stdin=subprocess.DEVNULL,
             stdout=self._files[0],
             stderr=self._files[1],
+            # A developer's shell may forbid it to keep compiled modules, and then each start would compile them again.
+            env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
             preexec_fn=lambda: os.sched_setaffinity(0, cpus),
         )
 

@@ -95,7 +95,7 @@ def test_every_field_has_the_line_where_it_stands(value: dict[str, Any]) -> None
     assert problems == []
     lines = text.split("\n")
     for key in value:
-        assert lines[document.line(key) - 1].startswith(f"{key}:"), key
+        assert lines[document.line(key) - 1].startswith((f"{key}:", f"'{key}':")), key
 
 
 MANIFEST = """\
