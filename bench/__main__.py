@@ -102,6 +102,11 @@ def main() -> int:
         pki.write(directory)
         site = Site(directory, kinds, quick=options.quick, rounds=rounds, pinned=not options.unpinned)
         kinds = site.able("inbound")
+        # Asked before this process is bound to fewer CPUs, and before the code can change.
+        facts = {
+            "machine": machine(),
+            "versions": {kind_name: kind(kind_name).version() for kind_name in kinds},
+        }
         os.sched_setaffinity(0, site.placement.load)
         for measurement in chosen:
             since = time.monotonic()
@@ -119,11 +124,10 @@ def main() -> int:
     document = to_json(
         metrics,
         date=time.strftime("%Y-%m-%d", time.gmtime()),
-        machine=machine(),
+        **facts,
         placement=describe(site.placement),
         rounds=rounds,
         compiled_scanner=ACCELERATED,
-        versions={kind_name: kind(kind_name).version() for kind_name in kinds},
         notes=[note for kind_name in kinds for note in kind(kind_name).NOTES],
         generator_lag_ms=found.get("latency.lag", {}),
         seconds=round(time.monotonic() - began),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,7 @@ def test_measures_and_writes_what_it_measured(tmp_path: Path) -> None:
         assert set(item.values) == {"tulle", "envoy"}
         assert all(value.median > 0 for value in item.values.values())
         assert item.metric.title in done.stdout
+    assert document["machine"]["cpus"] == len(os.sched_getaffinity(0))
     assert path.name.endswith("-partial.json"), "only a full run goes into the documentation"
 
 
