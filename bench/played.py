@@ -89,6 +89,9 @@ class PlayedTransport(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return 0
 
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        return 16 * 1024, 64 * 1024
+
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         return None
 
