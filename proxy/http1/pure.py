@@ -138,8 +138,8 @@ class Head:
         lines = tuple(
             value for field, value in _find_fields(self.raw[self.fields_at :]) if field.lower() == name
         )
-        # Fewer bytes or more than the lines have: it is not what was received.
-        return lines if sum(map(len, lines)) + 2 * len(lines) - 2 == len(joined) else (joined,)
+        # Otherwise it is not what was received: the proxy says something else for it.
+        return lines if _separator(name).join(lines) == joined else (joined,)
 
     def set_host(self, host: bytes) -> None:
         """Replace what the ``host`` field says; the block stays as it is."""
@@ -303,8 +303,12 @@ def _join(names: dict[bytes, bytes], found: list[tuple[bytes, bytes]]) -> None:
         elif name in _SINGLE:
             raise ProtocolError(f"more than one {name.decode()} field", **_REPEATED.get(name, {}))
         else:
-            # RFC 9110 section 5.3; RFC 6265 section 5.4 for cookies, which have a separator of their own.
-            names[name] = before + (b"; " if name == b"cookie" else b", ") + value
+            names[name] = before + _separator(name) + value
+
+
+def _separator(name: bytes) -> bytes:
+    """RFC 9110 section 5.3; RFC 6265 section 5.4 for cookies, which have one of their own."""
+    return b"; " if name == b"cookie" else b", "
 
 
 def _connection_flags(value: bytes, names: Mapping[bytes, bytes]) -> int:

@@ -15,12 +15,13 @@ from proxy.http1.fields import HAS_INTERNAL, INTERNAL_PREFIXES, KNOWN, NOMINATED
 
 NEVER_NOMINATED: Final = frozenset(
     (
-        b"authorization", b"content-length", b"content-type", b"cookie", b"forwarded", b"host", b"set-cookie",
-        b"traceparent", b"tracestate", b"trailer", b"transfer-encoding", b"via", b"x-forwarded-client-cert",
-        b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-request-id",
+        b"authorization", b"connection", b"content-length", b"content-type", b"cookie", b"forwarded", b"host",
+        b"set-cookie", b"traceparent", b"tracestate", b"trailer", b"transfer-encoding", b"via",
+        b"x-forwarded-client-cert", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-request-id",
     )
 )  # fmt: skip
-"""Fields that a ``connection`` option cannot make disappear: a client must not hide them from what is behind us."""
+"""Fields that a ``connection`` option cannot make disappear: a client must not hide them from what is behind us.
+``connection`` itself is never passed on, but what it nominates is looked up in it to the end."""
 
 MAX_NOMINATED: Final = 9
 """Options of ``connection``, as in Envoy."""

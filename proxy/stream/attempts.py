@@ -94,6 +94,9 @@ class Attempts(ExchangeState):
         self._upstream = connection
         self.upstream_local = connection.local
         self.upstream_principal = connection.principal
+        if self.down.write_paused:
+            # It was said before there was a connection to pause.
+            connection.pause_reading()
         if not self.first_upstream_tx:
             self.first_upstream_tx = monotonic()
         retry = self._retry

@@ -30,7 +30,7 @@ _UPSTREAM, _PIPELINED = 1, 2
 
 class Downstream(asyncio.Protocol):
     """One client connection. ``keep``: whether it outlives the exchange under way. ``added``: fields that every request
-    on it gets that has none of them.
+    on it gets that has none of them. ``write_paused``: the client does not read.
 
     ``on_closed`` is called once, when the connection is gone.
     """
@@ -57,7 +57,6 @@ class Downstream(asyncio.Protocol):
         "_transport",
         "_tunnel",
         "_until",
-        "_write_paused",
         "added",
         "connection",
         "edge",
@@ -65,6 +64,7 @@ class Downstream(asyncio.Protocol):
         "pool",
         "proto_line",
         "state",
+        "write_paused",
     )
 
     def __init__(
@@ -98,7 +98,7 @@ class Downstream(asyncio.Protocol):
         self._held = 0
         self._requests = 0
         self._in_dispatch = False
-        self._write_paused = False
+        self.write_paused = False
         self._lingering = False
         self._tunnel = False
         self._closed = False
@@ -131,6 +131,10 @@ class Downstream(asyncio.Protocol):
         if exchange is None:
             if self._lingering or self._closed:
                 return
+            if self.write_paused:
+                # Nobody would pause the server whose response comes on top of what is not read.
+                self._keep_early(self._buffer + data)
+                return
             self._dispatch(self._buffer + data if self._buffer else data, len(self._buffer))
         elif self._tunnel:
             exchange.tunnel_data(data)
@@ -151,12 +155,12 @@ class Downstream(asyncio.Protocol):
         self._gone(remote=not self._lingering)
 
     def pause_writing(self) -> None:
-        self._write_paused = True
+        self.write_paused = True
         if self._exchange is not None:
             self._exchange.downstream_paused()
 
     def resume_writing(self) -> None:
-        self._write_paused = False
+        self.write_paused = False
         if self._exchange is not None:
             self._exchange.downstream_resumed()
         elif self._buffer and not self._in_dispatch and not self._lingering:
@@ -224,8 +228,13 @@ class Downstream(asyncio.Protocol):
             self._closing_size = 1 << 62
             self._until = self.state.now + (self._http.config.delayed_close_timeout or 1.0)
             self._lingering = True
-            self._http.stats.downstream_cx_destroy_local += 1
             self._transport.close()
+
+    def cut_off(self) -> None:
+        """End now, in the middle of a response: nothing may come after it, no pipelined request's either."""
+        self._exchange = None
+        self._buffer = b""
+        self.abort()
 
     def abort(self) -> None:
         """Close now; what was not sent is lost."""
@@ -258,7 +267,7 @@ class Downstream(asyncio.Protocol):
         if self._exchange is not None:
             return
         idle = now - self._since
-        if self._buffer and not self._write_paused:
+        if self._buffer and not self.write_paused:
             if self._http.request_headers_timeout and idle >= self._http.request_headers_timeout:
                 self._http.stats.downstream_rq_header_timeout += 1
                 self._refuse(local_reply.REQUEST_HEADER_TIMEOUT)
@@ -277,7 +286,7 @@ class Downstream(asyncio.Protocol):
         data = self._buffer
         if not data:
             self._release(_PIPELINED)
-        elif not self._write_paused:
+        elif not self.write_paused:
             self._buffer = b""
             self._release(_PIPELINED)
             self._dispatch(data, 0)
@@ -318,7 +327,7 @@ class Downstream(asyncio.Protocol):
                     return
                 if at == len(data):
                     return
-                if self._write_paused:
+                if self.write_paused:
                     self._buffer = data[at:]
                     self._hold(_PIPELINED)
                     return
@@ -475,6 +484,7 @@ class Downstream(asyncio.Protocol):
         stats.downstream_cx_http1_active -= 1
         stats.downstream_cx_destroy += 1
         stats.downstream_cx_destroy_remote += remote
+        stats.downstream_cx_destroy_local += not remote
         if self.connection.transport_protocol == "tls":
             stats.downstream_cx_ssl_active -= 1
         self.state.connections.discard(self)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 from math import inf
 from typing import Final
 
 from proxy.http1.chunked import LAST_CHUNK, chunk
 from proxy.http1.errors import ProtocolError
-from proxy.http1.fields import CHUNKED, EXPECT, NOMINATED, PLAIN, UPGRADE
+from proxy.http1.fields import CHUNKED, EXPECT, HAS_HOP_BY_HOP, NOMINATED, PLAIN, UPGRADE
 from proxy.http1.head import Head
-from proxy.http1.splice import forget_nominated
+from proxy.http1.splice import forget_nominated, nominated
 from proxy.model.reply import Reply
 from proxy.overload.actions import OverloadActions, hit
 from proxy.runtime.entry import RouteEntry
@@ -287,7 +288,7 @@ class HttpExchange(Attempts):
     def informational(self, head: Head) -> None:
         """A 1xx of the upstream: passed on (RFC 9110 section 15.2), but for a 100 that nobody asked it for."""
         if self.head.minor and (head.status != 100 or self.http.config.proxy_100_continue):
-            self.down.write(head.raw + b"\r\n")
+            self.down.write(head.emit(None, HAS_HOP_BY_HOP, b"", nominated(head)))
 
     def upstream_reset(self, reason: str, message: str) -> None:
         self._upstream = None
@@ -398,6 +399,9 @@ class HttpExchange(Attempts):
             edits = self.route.response_edits
         if self.http.rewrite_reply is not None:
             reply, also = self.http.rewrite_reply(self, reply)
+        if reply.status == 204 or reply.status == 304:
+            # RFC 9110 section 6.4.1: the client would take a body for the next response.
+            reply = replace(reply, body=b"")
         if not self.is_head:
             self.bytes_sent = len(reply.body)
         down.write(down.edge.local_reply(self, reply, edits, also, keep=down.keep))
@@ -482,9 +486,8 @@ class HttpExchange(Attempts):
     def _cut_off(self) -> None:
         """The response cannot be finished; the client must not take what it has for the whole."""
         self.http.stats.downstream_rq_tx_reset += 1
-        down = self.down
+        self.down.cut_off()
         self._finish()
-        down.abort()
 
     def _finish(self) -> None:
         """The one way out: give everything back, count, log, tell downstream."""

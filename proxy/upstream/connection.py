@@ -344,8 +344,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.resume_reading()
         if self.closed:
             return
-        # A server that answered what it has not read yet would leave its next exchange without backpressure.
-        if self._keep and receiver.request_done and not self._full and not self._transport.is_closing():
+        if self._full or not receiver.request_done:
+            # It answered what it has not read yet, and need not: a close would wait until all of that is sent.
+            self.abort()
+        elif self._keep and not self._transport.is_closing():
             self._owner.release(self)
         else:
             self.close()

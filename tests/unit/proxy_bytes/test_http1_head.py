@@ -40,6 +40,17 @@ def test_a_request_is_read() -> None:
     assert head.raw[head.fields_at :].startswith(b"Host:")
 
 
+def test_received_lines_do_not_count_for_what_was_replaced() -> None:
+    head = scan_request(request(b"host: aaa", b"x-a: 1", b"x-a: 2", b"x-forwarded-client-cert: By=me"))
+    assert head is not None
+    head.set_host(b"bbb")
+    head.names[b"x-forwarded-client-cert"] = b"By=us"
+    head.names[b"x-a"] = b"1; 2"
+    assert head.values(b"host") == (b"bbb",)
+    assert head.values(b"x-forwarded-client-cert") == (b"By=us",)
+    assert head.values(b"x-a") == (b"1; 2",)
+
+
 def test_cookies_are_joined_as_cookies_are() -> None:
     head = scan_request(request(b"host: a", b"cookie: a=1", b"cookie: b=2"))
     assert head is not None and head.get(b"cookie") == b"a=1; b=2"

@@ -72,6 +72,7 @@ def test_values_pass_byte_for_byte(value: bytes) -> None:
         (b"close, x-a", {b"x-b"}),
         (b"authorization, x-a", {b"x-b"}),
         (b"upgrade, x-a", {b"x-b"}),
+        (b"connection, x-a", {b"x-b"}),
         (b"a, b, c, d, e, f, g, h, i", {b"x-a", b"x-b"}),
     ],
 )
@@ -82,6 +83,9 @@ def test_what_connection_nominates_is_not_seen_any_more(connection: bytes, left:
     forget_nominated(it)
     assert {name for name in (b"x-a", b"x-b") if it.get(name) is not None} == left
     assert it.get(b"authorization") == b"t" and it.get(b"upgrade") == b"u" and it.host == b"a"
+    # What is not seen is not passed on, and the other way round.
+    sent = it.emit(None, 0, b"", nominated(it))
+    assert {name for name in (b"x-a", b"x-b") if name + b":" in sent} == left
 
 
 @pytest.mark.parametrize(

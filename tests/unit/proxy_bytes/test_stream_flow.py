@@ -264,7 +264,7 @@ def test_an_early_response_lingers_and_closes(stage: Callable[..., Stage]) -> No
     it.down.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
     it.up.data_received(OK)
     assert b"\r\nconnection: close\r\n" in it.client.written
-    assert it.host.idle == [] and it.upstream.events == ["close"]
+    assert it.host.idle == [] and it.upstream.events == ["abort"]
     # A close would make the kernel send a reset, which takes the response from the client that still sends.
     assert it.client.events == ["eof"] and it.client.reading
     it.down.data_received(b"x" * 1000)
@@ -432,3 +432,66 @@ def test_a_spent_connection_is_not_given_to_a_request_that_waits() -> None:
         it.pool.close()
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
+
+
+def test_a_client_that_does_not_read_starts_nothing_new(stage: Callable[..., Stage]) -> None:
+    it = stage()
+    it.client.room = 10
+    it.down.data_received(GET)
+    it.up.data_received(OK)
+    assert it.client.full and it.host.idle == [it.up]
+    it.upstream.drain()
+    it.down.data_received(GET)
+    it.down.data_received(GET)
+    assert not it.upstream.written and not it.client.reading
+    it.client.drain()
+    assert it.upstream.written.count(b"GET / ") == 1
+    it.up.data_received(OK)
+    it.client.drain()
+    it.up.data_received(OK)
+    assert it.client.drain().endswith(b"ok") and it.client.reading
+
+
+def test_a_client_that_is_full_before_there_is_a_server_pauses_that_server(
+    stage: Callable[..., Stage],
+) -> None:
+    it = stage()
+    it.client.room = 10
+    it.down.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n")
+    assert it.client.full and not it.upstream.reading
+    it.client.drain()
+    assert it.upstream.reading
+
+
+def test_a_response_cut_short_begins_no_pipelined_request(stage: Callable[..., Stage]) -> None:
+    it = stage(direct("/direct", 200, b"mine"), forward("/", "up"))
+    it.down.data_received(GET + b"GET /direct HTTP/1.1\r\nHost: a\r\n\r\n")
+    it.up.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc")
+    it.up.connection_lost(None)
+    assert it.client.written.endswith(b"\r\n\r\nabc") and "abort" in it.client.events
+    assert it.hub.current.listeners["l"].chains[0].http.stats.downstream_rq_total == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_reply_that_can_have_no_body_has_none(stage: Callable[..., Stage], status: int) -> None:
+    it = stage(direct("/", status, b"HTTP/1.1 200 OK\r\n\r\n"))
+    it.down.data_received(GET)
+    assert it.client.written.endswith(b"\r\n\r\n") and it.client.written.count(b"HTTP/1.1") == 1
+
+
+def test_what_nobody_waits_for_is_not_sent(stage: Callable[..., Stage]) -> None:
+    """A server that answered what it does not read keeps no connection of ours open."""
+    it = stage()
+    it.upstream.room = 10
+    it.down.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc")
+    it.up.data_received(OK)
+    assert it.upstream.events == ["abort"]
+
+
+def test_an_interim_response_says_nothing_of_the_servers_connection(stage: Callable[..., Stage]) -> None:
+    it = stage()
+    it.down.data_received(GET)
+    it.up.data_received(
+        b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\nconnection: close, x-hop\r\nkeep-alive: 5\r\nx-hop: 1\r\n\r\n"
+    )
+    assert it.client.written == b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
