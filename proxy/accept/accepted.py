@@ -68,6 +68,7 @@ class Accepted(asyncio.Protocol):
         "_over",
         "_pool",
         "_ports",
+        "_runtime",
         "_session",
         "_state",
         "_transport",
@@ -82,7 +83,8 @@ class Accepted(asyncio.Protocol):
         self._limiter = limiter
         self._ports = ports
         # The configuration now in force, which may be newer than the one that opened the socket.
-        self._listener: ListenerRuntime | None = state.hub.current.listeners.get(listener_name)
+        self._runtime = state.hub.current
+        self._listener: ListenerRuntime | None = self._runtime.listeners.get(listener_name)
         self._admitted = False
         self._began = time.monotonic()
         self._logged = False
@@ -312,7 +314,11 @@ class Accepted(asyncio.Protocol):
         return b"" if self._first is None else self._first.take()
 
     def _secured(self, tls: TlsConn) -> Application:
-        """The handshake is done: who is it, and may they? Raises ``PeerRefusedError``, ``PolicyRefusedError``."""
+        """The handshake is done: who is it, and may they? Raises ``HandshakeError``, ``PeerRefusedError``,
+        ``PolicyRefusedError``."""
+        if self._over:
+            # Its last step had been put off, and was done between the abort and the end of the transport.
+            raise HandshakeError("given up before it was complete")
         chain = self._chain
         listener = self._listener
         assert chain is not None and listener is not None
@@ -374,7 +380,7 @@ class Accepted(asyncio.Protocol):
                 raise PolicyRefusedError(denied.flag, denied.details)
         if chain.http is not None:
             edge = self._state.edge(chain.http, HttpEdge)
-            return Downstream(self._state, self._pool, connection, chain, edge, self._leave)
+            return Downstream(self._state, self._pool, connection, self._runtime, chain, edge, self._leave)
         assert chain.tcp is not None
         assert self._listener is not None
         relay = Relay(

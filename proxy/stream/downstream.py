@@ -16,7 +16,7 @@ from proxy.http1.fields import CHUNKED, CLOSE, KEEP_ALIVE
 from proxy.http1.head import Head, scan_request
 from proxy.model.connection import ConnectionInfo
 from proxy.model.reply import Reply
-from proxy.runtime.runtime import FilterChainRuntime, HttpRuntime
+from proxy.runtime.runtime import FilterChainRuntime, HttpRuntime, Runtime
 from proxy.stream import local_reply
 from proxy.stream.edge import HttpEdge
 from proxy.stream.exchange import HttpExchange
@@ -72,10 +72,12 @@ class Downstream(asyncio.Protocol):
         state: LoopState,
         pool: Pool,
         connection: ConnectionInfo,
+        runtime: Runtime,
         chain: FilterChainRuntime,
         edge: HttpEdge,
         on_closed: Callable[[], None],
     ) -> None:
+        """``runtime``: the snapshot that ``chain`` is of, which a swap may have replaced during the handshake."""
         http = chain.http
         assert http is not None
         self.state = state
@@ -89,7 +91,7 @@ class Downstream(asyncio.Protocol):
         self._chain = chain
         self._http: HttpRuntime = http
         self._cx_stats = http.stats
-        self._runtime = state.hub.current
+        self._runtime = runtime
         self._on_closed = on_closed
         self._exchange: HttpExchange | None = None
         self._buffer = b""

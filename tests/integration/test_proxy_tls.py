@@ -343,6 +343,38 @@ async def test_a_client_hello_may_come_in_any_pieces(mesh: Mesh, tmp_path: Path)
         peer.close()
 
 
+async def test_a_swap_during_the_handshake_is_seen_by_the_first_request(mesh: Mesh, tmp_path: Path) -> None:
+    def parts(text: bytes) -> tuple[object, ...]:
+        return (listener(chain(http(direct("/", 200, text)), tls=strict())),)
+
+    async with sidecar(*parts(b"old"), secrets=mesh.secrets("app")) as server:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        engine = client_context(mesh, mesh.pem("web"), tmp_path).wrap_bio(incoming, outgoing)
+        peer = await dial(server.port)
+        with pytest.raises(ssl.SSLWantReadError):
+            engine.do_handshake()
+        peer.send(outgoing.read())
+        while True:
+            incoming.write(await peer.reader.read(1 << 16))
+            try:
+                engine.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                pass
+        # The server answered, so that it has chosen a chain; it waits for the end of the handshake.
+        server.apply(config(*parts(b"new"), version="2"))
+        engine.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        peer.send(outgoing.read())
+        answer = b""
+        while not answer.endswith((b"old", b"new")):
+            try:
+                answer += engine.read(1 << 16)
+            except ssl.SSLWantReadError:
+                incoming.write(await peer.reader.read(1 << 16))
+        assert answer.endswith(b"\r\n\r\nnew")
+        peer.close()
+
+
 async def test_inspection_ends_after_its_time() -> None:
     inspector = TlsInspector(close_connection_on_client_hello_parsing_errors=True)
     quick = {"listener_filters": (inspector,), "listener_filters_timeout": 0.05}

@@ -103,7 +103,8 @@ class Stage:
         compiled = self.hub.current.listeners["l"].chains[0]
         assert compiled.http is not None
         info = ConnectionInfo(("127.0.0.1", 2), ("127.0.0.1", 3), "l", 1)
-        down = Downstream(self.state, self.pool, info, compiled, HttpEdge(compiled.http), lambda: None)
+        edge = HttpEdge(compiled.http)
+        down = Downstream(self.state, self.pool, info, self.hub.current, compiled, edge, lambda: None)
         transport = FakeTransport(room, down)
         down.connection_made(transport)
         return down, transport
