@@ -16,12 +16,13 @@ from proxy.http1.fields import HAS_INTERNAL, INTERNAL_PREFIXES, KNOWN, NOMINATED
 NEVER_NOMINATED: Final = frozenset(
     (
         b"authorization", b"connection", b"content-length", b"content-type", b"cookie", b"forwarded", b"host",
-        b"set-cookie", b"traceparent", b"tracestate", b"trailer", b"transfer-encoding", b"via",
+        b"set-cookie", b"te", b"traceparent", b"tracestate", b"trailer", b"transfer-encoding", b"via",
         b"x-forwarded-client-cert", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-request-id",
     )
 )  # fmt: skip
 """Fields that a ``connection`` option cannot make disappear: a client must not hide them from what is behind us.
-``connection`` itself is never passed on, but what it nominates is looked up in it to the end."""
+``connection`` itself is never passed on, but what it nominates is looked up in it to the end. ``te`` has to be
+nominated (RFC 9110 section 10.1.4), and what of it may pass is decided by its value."""
 
 MAX_NOMINATED: Final = 9
 """Options of ``connection``, as in Envoy."""

@@ -55,7 +55,8 @@ HOP_BY_HOP = tuple(
     Case(f"connection {short(line)}", get(line, b"x-hop: 1", b"x-other: 2", b"cookie: a=b", b"x-request-id: i"))
     for line in (
         b"connection: keep-alive", b"connection: close", b"connection: Close", b"connection: x-hop",
-        b"connection: X-Hop",
+        b"connection: X-Hop", b"connection: connection, x-hop", b"connection: te\r\nte: trailers",
+        b"connection: te, x-hop\r\nte: gzip, trailers", b"connection: TE\r\nte: gzip",
         b"connection: x-hop, x-other", b"connection: close, x-hop", b"connection: x-missing", b"connection: cookie",
         b"connection: host", b"connection: x-request-id", b"connection: x-forwarded-for", b"connection: te",
         b"connection: content-length", b"connection: transfer-encoding", b"connection:", b"connection: ,",

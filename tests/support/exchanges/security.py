@@ -56,7 +56,8 @@ REPEATED = tuple(
              (b"x-secret: 2",),
         (b"x-secret: 1", b"x-secret: 1"), (b"x-secret: 1", b"x-secret: 2"), (b"x-secret: 2", b"x-secret: 1"),
         (b"x-secret: 1,2",), (b"x-secret: 1, 2",), (b"x-secret: 2", b"x: y", b"x-secret: 1"), (b"x-secret:",),
-        (b"x-secret: 1", b"connection: x-secret"), (b"x_secret: 1",),
+        (b"x-secret: 1", b"connection: x-secret"),
+        (b"x-secret: 1", b"connection: connection, x-secret"), (b"x_secret: 1",),
     )
 )  # fmt: skip
 HOSTS = tuple(
