@@ -116,7 +116,11 @@ def _serve(sock: socket.socket, work: Callable[[socket.socket], None]) -> None:
                 os.close(descriptor)
                 _tell(sock, b"exited %d %d %d" % (worker, pid, os.waitpid(pid, 0)[1]))
                 continue
-            data, descriptors, _, _ = socket.recv_fds(sock, _MESSAGE, 1)
+            try:
+                data, descriptors, _, _ = socket.recv_fds(sock, _MESSAGE, 1)
+            except ConnectionResetError:
+                # The end as well: the leading process died before it had read all that it was told.
+                data = b""
             if not data:
                 for _, pid in children.values():
                     os.kill(pid, signal.SIGKILL)
