@@ -28,7 +28,9 @@ def test_scenario(name: str, tmp_path: Path) -> None:
 
 def test_workers_end_with_a_leader_that_left_its_news_unread() -> None:
     """The spawner's socket then ends in a reset instead of an end."""
-    said = subprocess.run([sys.executable, "-c", LEFT_UNREAD], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", LEFT_UNREAD], capture_output=True, text=True, check=True, timeout=60
+    )
     assert (said.stdout, said.stderr) == ("True\n", "")
 
 
