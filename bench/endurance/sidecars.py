@@ -59,7 +59,13 @@ class Sidecar:
         connection = http.client.HTTPConnection("127.0.0.1", self._admin, timeout=60)
         try:
             connection.request("GET", path)
-            return connection.getresponse().read().decode()
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            if answer.status != 200:
+                raise RuntimeError(
+                    f"{self.name} answers {path} with {answer.status}: {text}\n{self.process.printed()}"
+                )
+            return text
         finally:
             connection.close()
 
