@@ -213,7 +213,9 @@ class Downstream(asyncio.Protocol):
         self._since = self.state.now
         self._release(_UPSTREAM)
         if not self.keep or self._tunnel or not exchange.request_done:
-            self._end(linger=not exchange.request_done or bool(self._buffer))
+            # What follows a request to switch protocols has no end that could be seen.
+            unended = not exchange.request_done or exchange.upgrade
+            self._end(linger=unended or bool(self._buffer))
         elif not self._in_dispatch:
             self._continue()
 

@@ -215,22 +215,52 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 class _Client:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
+    """A socket without a stream over it, for that one drops what arrived before a reset."""
+
+    def __init__(self, sock: socket.socket) -> None:
         self.data = bytearray()
         self.fate = ""
+        self._sock = sock
+        self._refused = False
 
     @classmethod
     async def dial(cls, port: int, address: str = "127.0.0.1") -> _Client:
-        return cls(*await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0)))
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind((address, 0))
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        return cls(sock)
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.fate)
+
+    async def write(self, data: bytes) -> bool:
+        """Whether the proxy's end was still there to take it."""
+        try:
+            await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(self._sock, data), WAIT)
+        except ConnectionError:
+            self._refused = True
+        return not self._refused
+
+    def write_eof(self) -> None:
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # It was reset meanwhile, which reading tells.
+
+    def close(self) -> None:
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._sock.close()
 
     async def more(self) -> bool:
         """Read something; false at the end, of which ``fate`` then speaks."""
         if self.fate:
             return False
+        loop = asyncio.get_running_loop()
         try:
-            data = await asyncio.wait_for(self.reader.read(1 << 16), WAIT)
+            data = await asyncio.wait_for(loop.sock_recv(self._sock, 1 << 16), WAIT)
         except ConnectionError:
             self.fate = "reset"
             return False
@@ -238,7 +268,7 @@ class _Client:
             self.fate = "silent"
             return False
         if not data:
-            self.fate = "closed"
+            self.fate = "reset" if self._refused else "closed"
             return False
         self.data += data
         return True
@@ -264,15 +294,11 @@ async def play(case: Case, port: int, backend: Backend, address: str) -> Outcome
     backend.begin(case.answers)
     client = await _Client.dial(port, address)
     outcome = Outcome(peer=address)
-    client.writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     await _send(case, client, backend)
     if case.backend_saw and not await backend.saw(case.backend_saw):
         outcome.surplus = b"the backend did not get " + case.backend_saw
-    if case.end == "eof" and client.writer.can_write_eof() and not client.fate:
-        try:
-            client.writer.write_eof()
-        except OSError:
-            pass  # It was reset meanwhile, which reading tells.
+    if case.end == "eof":
+        client.write_eof()
     if case.end == "probe":
         await _probe(case, client, outcome)
     else:
@@ -283,7 +309,7 @@ async def play(case: Case, port: int, backend: Backend, address: str) -> Outcome
     outcome.client = tuple(message.shown() for message in found)
     outcome.surplus += rest
     outcome.fate = client.fate or "open"
-    client.writer.transport.abort()
+    client.close()
     if not outcome.probed:
         await _probe_again(port)
     outcome.backend = await backend.finish()
@@ -300,10 +326,7 @@ async def _send(case: Case, client: _Client, backend: Backend) -> None:
             pass
         if number == last and case.end == "flush":
             piece += FLUSH
-        try:
-            client.writer.write(piece)
-            await client.writer.drain()
-        except ConnectionError:
+        if not await client.write(piece):
             return
         # Lets the proxy see this piece alone, mostly; what is compared does not depend on it.
         await asyncio.sleep(0)
@@ -311,17 +334,13 @@ async def _send(case: Case, client: _Client, backend: Backend) -> None:
 
 async def _probe(case: Case, client: _Client, outcome: Outcome) -> None:
     found = await client.finals(case.finals, case.heads)
-    if client.fate:
+    if client.ended:
         return
     if found and found[-1].closes:
         await client.to_the_end()
         return
     before = sum(message.status >= 200 for message in found)
-    try:
-        client.writer.write(PROBE)
-    except ConnectionError:
-        client.fate = "closed"
-        return
+    await client.write(PROBE)
     found = await client.finals(case.finals + 1, case.heads)
     if client.fate == "reset":
         # Whether the end or the reset that our bytes provoked is seen first is a race.
@@ -333,6 +352,6 @@ async def _probe(case: Case, client: _Client, outcome: Outcome) -> None:
 async def _probe_again(port: int) -> None:
     """The probe on a connection of its own: is the backend's connection used again?"""
     client = await _Client.dial(port)
-    client.writer.write(PROBE)
+    await client.write(PROBE)
     await client.finals(1, frozenset())
-    client.writer.transport.abort()
+    client.close()

@@ -119,7 +119,7 @@ TRAILERS = tuple(
         b"x: y\n", b"x: a\rb\r\n", b"content-length: 3\r\n", b"transfer-encoding: chunked\r\n", b"host: evil\r\n",
         b"x-forwarded-client-cert: evil\r\n", b"authorization: x\r\n", b"connection: close\r\n", b"x\x80: y\r\n",
         b"x(: y\r\n",
-        b"x: a\x7f\r\n", b"x: " + b"a" * 7000 + b"\r\n", b"x: " + b"a" * 70000 + b"\r\n", b"x: y\r\n" * 99,
+        b"x: a\x7f\r\n", b"x: " + b"a" * 7000 + b"\r\n", b"x: y\r\n" * 99,
         b"x: y\r\n" * 120,
         b":path: /evil\r\n", b"GET /smuggled HTTP/1.1\r\n", b"x-envoy-retry-on: 5xx\r\n",
     )
@@ -133,6 +133,9 @@ AFTER = (
     Case("a chunked body in pieces", (chunked(b"3\r\nab"), b"c\r", b"\n0", b"\r\n\r\n")),
     Case("a body in pieces", (post(b"content-length: 6", body=b"a"), b"bc", b"def")),
     Case("a bad chunk after a good one", (chunked(b"3\r\nabc\r\n"), b"zz\r\n"), backend_saw=b"abc\r\n"),
+    # In two pieces: what does not arrive in one read is refused after its head was passed on, or before.
+    Case("a huge trailer", (chunked(b"3\r\nabc\r\n"), b"0\r\nx: " + b"a" * 70000 + b"\r\n\r\n"),
+         backend_saw=b"abc\r\n"),
     Case("trailers beyond the limit", chunked(b"0\r\n" + b"x: aaaaaaaaaaaaaaaaaaaaa\r\n" * 99 + b"\r\n"),
          config="limits"),
     Case("extension beyond the limit", chunked(b"1;" + b"a" * 3000 + b"\r\na\r\n0\r\n\r\n"), config="limits"),

@@ -277,6 +277,14 @@ def test_an_early_response_lingers_and_closes(stage: Callable[..., Stage]) -> No
     assert it.client.events == ["eof", "abort"]
 
 
+def test_a_refused_tunnel_lingers(stage: Callable[..., Stage]) -> None:
+    """The client may have sent bytes for the far end already."""
+    it = stage()
+    it.down.data_received(b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n")
+    assert b" 404 " in it.client.written or b" 403 " in it.client.written
+    assert it.client.events == ["eof"] and it.client.reading
+
+
 def test_a_slow_client_gets_its_last_bytes(stage: Callable[..., Stage]) -> None:
     it = stage(direct("/", 200, b"x" * 1000), delayed_close_timeout=1.0)
     it.down.data_received(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
