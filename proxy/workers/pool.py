@@ -158,8 +158,8 @@ class WorkerPool:
         return any(member.committed and not member.dead for member in self._members.values())
 
     def pids(self) -> list[int]:
-        """The workers' process ids."""
-        return [member.pid for member in self._alive()]
+        """The workers' process ids, without one whose process is only being made."""
+        return [member.pid for member in self._alive() if member.pid]
 
     async def drain(self, timeout: float) -> None:
         """As :meth:`proxy.accept.worker.Worker.drain`, in all workers."""

@@ -37,14 +37,18 @@ async def test_a_mixed_load_leaves_nothing_behind(sidecars: Sidecars) -> None:
     for name in (
         "http.outbound.downstream_cx_protocol_error",
         "http.outbound.downstream_rq_header_timeout",
-        "http.outbound.downstream_rq_idle_timeout",
         "http.outbound.downstream_rq_rx_reset",
         "http.outbound.downstream_cx_upgrades_total",
         "http.outbound.downstream_flow_control_paused_reading_total",
         "server.memory_physical_size",
     ):
         assert stats[name], name
+    inside = sidecars.inbound.stats()
+    # A body that never comes is given up by the one whose timeout ends first, and the other passes that on.
+    assert (
+        stats["http.outbound.downstream_rq_idle_timeout"] + inside["http.inbound.downstream_rq_idle_timeout"]
+    )
     assert stats["server.exchanges"] == stats["http.outbound.downstream_rq_active"] == 0
     assert stats["cluster.server.upstream_cx_active"] == stats["cluster.server.upstream_rq_active"] == 0
     # What broke behind the inbound sidecar reached the outbound one as a response or as a cut connection.
-    assert sidecars.inbound.stats()["cluster.app.upstream_cx_protocol_error"]
+    assert inside["cluster.app.upstream_cx_protocol_error"]

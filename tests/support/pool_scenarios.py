@@ -226,9 +226,21 @@ async def endpoints(spawner: Spawner, directory: Path) -> None:
         assert answers(port) == {b"found"}
 
 
+async def making(spawner: Spawner, directory: Path) -> None:
+    """A worker whose process is only being made is not listed: it has no process id yet."""
+    pool = WorkerPool(spawner, Hub(CompileEnv()), PoolOptions(WORKERS, None, {}), lambda error: None)
+    starting = asyncio.create_task(pool.start())
+    await asyncio.sleep(0)
+    assert len(pool._members) == WORKERS
+    assert pool.pids() == []
+    await starting
+    assert len(pool.pids()) == WORKERS
+    await pool.stop()
+
+
 Scenario = Callable[[Spawner, Path], Awaitable[None]]
 SCENARIOS: dict[str, Scenario] = {
-    made.__name__: made for made in (swap, refusal, silence, identity, endpoints)
+    made.__name__: made for made in (swap, refusal, silence, identity, endpoints, making)
 }
 
 
