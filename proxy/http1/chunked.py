@@ -38,8 +38,8 @@ class ChunkedBody:
     """One chunked body on its way through.
 
     ``done`` turns true with the last byte of the trailer section. ``payload`` counts the body's bytes without framing.
-    With ``decode`` the framing (and the trailers) is left out of what ``feed`` returns. ``limit``: bytes of a chunk's
-    size line, extensions and CRLF included, and of the trailer section: what a head may have.
+    With ``decode`` the framing is left out of what ``feed`` returns, and trailers are in ``trailers``. ``limit``:
+    bytes of a chunk's size line, extensions and CRLF included, and of the trailer section: what a head may have.
     """
 
     __slots__ = ("_decode", "_left", "_limit", "_line", "_state", "_trailers", "done", "payload")
@@ -101,6 +101,12 @@ class ChunkedBody:
             return (data if keep_from == 0 and pos == size else data[keep_from:pos]), pos
         out.append(data[keep_from:pos])
         return b"".join(out), pos
+
+    @property
+    def trailers(self) -> list[tuple[bytes, bytes]]:
+        """The trailer fields that may be passed on, names in lower case."""
+        fields = (line[:-2].partition(b":") for line in self._trailers if line != b"\r\n")
+        return [(name.lower(), value.strip(b" \t")) for name, _, value in fields]
 
     def _hold(self, rest: bytes) -> None:
         self._line += rest

@@ -13,10 +13,14 @@ from proxy.cluster.host import Host
 from proxy.http1.head import Head
 from proxy.model.reply import Reply
 from proxy.stream import local_reply
+from proxy.stream.framing import Chunk
 from proxy.stream.state import ExchangeState
 from proxy.stream.tunnel import opened
 from proxy.upstream.connection import UpstreamConnection
 from proxy.upstream.retry import CONNECT_FAILURES
+from proxy.upstream.stream import Fields, UpstreamStream
+
+_CHUNK = Chunk()
 
 monotonic = time.monotonic
 
@@ -99,24 +103,51 @@ class Attempts(ExchangeState):
             connection.pause_reading()
         if not self.first_upstream_tx:
             self.first_upstream_tx = monotonic()
-        retry = self._retry
-        data = bytes(self._replay)
-        if retry is None:
+        route = self.route
+        assert route is not None and self._outgoing is not None
+        body = self._replay
+        if self._retry is None:
             self._replay = b""
         else:
-            assert self.route is not None and self.route.retry is not None
-            if self.route.retry.per_try_timeout:
-                self._try_deadline = self.down.state.loop.time() + self.route.retry.per_try_timeout
-        if self.route is not None and self.route.counts_attempts:
-            at = data.find(b"\r\n") + 2
-            data = b"%bx-envoy-attempt-count: %d\r\n%b" % (data[:at], self.attempts, data[at:])
+            body = bytes(body)
+            assert route.retry is not None
+            if route.retry.per_try_timeout:
+                self._try_deadline = self.down.state.loop.time() + route.retry.per_try_timeout
+        more = b"x-envoy-attempt-count: %d\r\n" % self.attempts if route.counts_attempts else b""
         # Before the write, which may hold the client back again at once.
         self.down.release_for_upstream()
-        if self.upgrade and self.route is not None and self.route.terminates_connect:
+        if self.upgrade and route.terminates_connect:
             connection.begin_raw(self)  # type: ignore[arg-type]
             self.response_started(opened(), b"", 0, False)
             return
-        connection.begin(self, data)  # type: ignore[arg-type]
+        block = self.down.edge.request_block(self, self._outgoing, more)
+        if self.unframed and self.head.length < 0:
+            self._reframe = _CHUNK
+            connection.begin(self, block)  # type: ignore[arg-type]
+            self._send_kept(body)
+        else:
+            connection.begin(self, block + body)  # type: ignore[arg-type]
+
+    def _send_kept(self, body: bytes | bytearray) -> None:
+        """Send what has come of the body before there was somebody to send it to."""
+        upstream = self._upstream
+        if upstream is None:
+            return
+        trailers = self._replay_trailers
+        done = self.request_done and trailers is None
+        if body or done:
+            if self._reframe is None:
+                upstream.send(bytes(body), done)
+            else:
+                self._reframe.send(upstream, bytes(body), done)
+        if trailers is not None and self._upstream is upstream:
+            self._send_trailers(upstream, trailers)
+
+    def _send_trailers(self, upstream: UpstreamStream, fields: Fields) -> None:
+        if self._reframe is None:
+            upstream.send_trailers(fields)
+        else:
+            self._reframe.send_trailers(upstream, fields)
 
     def _failed_attempt(self, reason: str, message: str) -> None:
         """No response came. Try again or say so."""
@@ -140,7 +171,7 @@ class Attempts(ExchangeState):
         retry = self._retry
         cluster = self.cluster
         assert retry is not None and cluster is not None
-        if not self._replay or self.upgrade:
+        if not self._kept or self.upgrade:
             return False
         if not self._retrying:
             if retry.left and not cluster.breaker.try_retry():

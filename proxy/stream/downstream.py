@@ -10,20 +10,24 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from proxy.http1.chunked import ChunkedBody
+from proxy.http1.chunked import LAST_CHUNK, ChunkedBody, chunk
 from proxy.http1.errors import ProtocolError
-from proxy.http1.fields import CHUNKED, CLOSE, KEEP_ALIVE
+from proxy.http1.fields import CHUNKED, CLOSE, HAS_HOP_BY_HOP, KEEP_ALIVE
 from proxy.http1.head import Head, scan_request
+from proxy.http1.splice import nominated
 from proxy.model.connection import ConnectionInfo
 from proxy.model.reply import Reply
+from proxy.route.edits import HeaderEdits
 from proxy.runtime.runtime import FilterChainRuntime, HttpRuntime, Runtime
 from proxy.stream import local_reply
 from proxy.stream.edge import HttpEdge
 from proxy.stream.exchange import HttpExchange
+from proxy.stream.framing import last_chunk
 from proxy.stream.state import NO_HEAD
 from proxy.tls.conn import Transport
 from proxy.upstream.loop_state import LoopState
 from proxy.upstream.pool import Pool
+from proxy.upstream.stream import Fields
 
 _UPSTREAM, _PIPELINED = 1, 2
 
@@ -34,6 +38,8 @@ class Downstream(asyncio.Protocol):
 
     ``on_closed`` is called once, when the connection is gone.
     """
+
+    http2 = False
 
     __slots__ = (
         "_buffer",
@@ -50,6 +56,7 @@ class Downstream(asyncio.Protocol):
         "_left",
         "_lingering",
         "_on_closed",
+        "_rechunk",
         "_requests",
         "_runtime",
         "_since",
@@ -93,6 +100,7 @@ class Downstream(asyncio.Protocol):
         self._cx_stats = http.stats
         self._runtime = runtime
         self._on_closed = on_closed
+        self._rechunk = False
         self._exchange: HttpExchange | None = None
         self._buffer = b""
         self._left = 0
@@ -175,6 +183,48 @@ class Downstream(asyncio.Protocol):
             self._http.stats.downstream_cx_tx_bytes_total += len(data)
             self._transport.write(data)
 
+    def send_continue(self) -> None:
+        self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def send_informational(self, head: Head) -> None:
+        self.write(head.emit(None, HAS_HOP_BY_HOP, b"", nominated(head)))
+
+    def send_response(self, exchange: HttpExchange, head: Head, body: bytes, done: bool, now: float) -> None:
+        """The body's framing is the upstream's if the client understands it."""
+        if not exchange.request_done:
+            # HTTP/1.1 cannot answer the next request while this one is still coming in (and so does Envoy).
+            self.keep = False
+        if not exchange.tunnel:
+            if head.length < 0 and not head.flags & CHUNKED and not done:
+                if exchange.head.minor:
+                    self._rechunk = True
+                else:
+                    self.keep = False
+            elif exchange.dechunk and head.flags & CHUNKED:
+                self.keep = False
+        rechunk = self._rechunk
+        out = self.edge.response_block(exchange, head, now, keep=self.keep, rechunk=rechunk)
+        if body:
+            out += chunk(body) if rechunk else body
+        self.write(out)
+
+    def send_body(self, data: bytes, done: bool) -> None:
+        if self._rechunk:
+            if data:
+                data = chunk(data)
+            if done:
+                data += LAST_CHUNK
+        if data:
+            self.write(data)
+
+    def send_trailers(self, fields: Fields) -> None:
+        """Trailers need chunked framing; without it they are left out."""
+        if self._rechunk:
+            self.write(last_chunk(fields))
+
+    def send_reply(self, exchange: HttpExchange, reply: Reply, edits: tuple[HeaderEdits | None, ...]) -> None:
+        self.write(self.edge.local_reply(exchange, reply, *edits, keep=self.keep))
+
     def client_certificate_line(self, received: bytes | None) -> bytes:
         """The ``x-forwarded-client-cert`` line for the upstream, "" = none."""
         line = self._certificate_line
@@ -208,6 +258,7 @@ class Downstream(asyncio.Protocol):
         """The exchange is over and its response (if any) written."""
         self._exchange = None
         self._chunked = None
+        self._rechunk = False
         if self._closed:
             return
         self._since = self.state.now
@@ -374,6 +425,7 @@ class Downstream(asyncio.Protocol):
             http.stats.downstream_cx_max_requests_reached += 1
             keep = False
         self.keep = keep and not self.state.draining and self.keep
+        http.stats.downstream_rq_http1_total += 1
         self._exchange = exchange = HttpExchange(self, http, head, done)
         if broken is None:
             exchange.run(body, payload)

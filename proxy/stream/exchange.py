@@ -12,11 +12,10 @@ from dataclasses import replace
 from math import inf
 from typing import Final
 
-from proxy.http1.chunked import LAST_CHUNK, chunk
 from proxy.http1.errors import ProtocolError
-from proxy.http1.fields import CHUNKED, EXPECT, HAS_HOP_BY_HOP, NOMINATED, PLAIN, UPGRADE
+from proxy.http1.fields import CHUNKED, EXPECT, NOMINATED, PLAIN, UPGRADE
 from proxy.http1.head import Head
-from proxy.http1.splice import forget_nominated, nominated
+from proxy.http1.splice import forget_nominated
 from proxy.model.reply import Reply
 from proxy.overload.actions import OverloadActions, hit
 from proxy.runtime.entry import RouteEntry
@@ -28,6 +27,7 @@ from proxy.stream.head_options import has_underscore
 from proxy.stream.state import NO_HEAD
 from proxy.stream.tunnel import CONNECT, WEBSOCKET, may_upgrade, upgrade_type
 from proxy.upstream.retry import RetryState
+from proxy.upstream.stream import Fields
 
 _CLOSING: Final = frozenset(
     (
@@ -59,7 +59,6 @@ class HttpExchange(Attempts):
         stats = http.stats
         stats.downstream_rq_total += 1
         stats.downstream_rq_active += 1
-        stats.downstream_rq_http1_total += 1
         down.state.exchanges.add(self)
         if down.state.overload is not None and self._shed(down.state.overload):
             return
@@ -86,7 +85,7 @@ class HttpExchange(Attempts):
             # As Envoy does: the proxy answers for the upstream, which then sees no expectation.
             self.continued = True
             if head.minor:
-                down.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                down.send_continue()
                 # Envoy counts it as a response.
                 stats.downstream_rq_completed += 1
                 stats.rq_xx[1] += 1
@@ -135,7 +134,8 @@ class HttpExchange(Attempts):
         self._breaker_held = True
         cluster.stats.upstream_rq_total += 1
         cluster.stats.upstream_rq_active += 1
-        self._replay = down.edge.request_head(self) + body
+        self._outgoing = down.edge.outgoing(self)
+        self._replay = body
         self._attempt(None)
 
     def _find_target(self) -> bytes | None:
@@ -186,10 +186,23 @@ class HttpExchange(Attempts):
             if not done and not self._responded:
                 self.down.hold_for_upstream()
             return
-        if data:
-            upstream.send(data)
-            if self._retry is not None and self._replay:
-                self._keep(data)
+        if self._reframe is not None:
+            self._reframe.send(upstream, data, done)
+        elif data or done:
+            upstream.send(data, done)
+        if data and self._kept and self._retry is not None:
+            self._keep(data)
+
+    def request_trailers(self, fields: Fields) -> None:
+        """The request ends with trailers."""
+        self._last = self.down.state.now
+        self.request_done = True
+        self.request_end = monotonic()
+        self._request_ended()
+        if self._upstream is None or (self._kept and self._retry is not None):
+            self._replay_trailers = fields
+        if self._upstream is not None:
+            self._send_trailers(self._upstream, fields)
 
     def _keep(self, data: bytes) -> None:
         """Keep more of the request, so that it can be sent again; one that is too long is tried once."""
@@ -197,6 +210,7 @@ class HttpExchange(Attempts):
         kept = self._replay
         if len(kept) + len(data) > self.route.buffers.limit(self.http.buffer_limit):
             self.cluster.stats.retry_or_shadow_abandoned += 1
+            self._kept = False
             self._replay = b""
         elif isinstance(kept, bytes):
             # Grown in place: bytes would be copied whole for each piece of a client that sends small ones.
@@ -235,48 +249,35 @@ class HttpExchange(Attempts):
         self.details = "via_upstream"
         if done:
             self._upstream = None
-        down = self.down
         if not self.request_done:
-            # HTTP/1.1 cannot answer the next request while this one is still coming in (and so does Envoy).
             self.http.stats.downstream_rq_response_before_rq_complete += 1
-            down.keep = False
         if self.upgrade and not self._upgrade_answered(status):
             return
-        if self.tunnel:
-            pass
-        elif head.length < 0 and not head.flags & CHUNKED and not done:
-            if self.head.minor:
-                self._rechunk = True
-            else:
-                down.keep = False
-        elif self.dechunk and head.flags & CHUNKED:
-            down.keep = False
-        out = down.edge.response_head(self, head, keep=down.keep, rechunk=self._rechunk, now=now)
-        if body:
-            self.bytes_sent = payload
-            out += chunk(body) if self._rechunk else body
-        down.write(out)
+        self.bytes_sent = payload
+        self.down.send_response(self, head, body, done, now)
         if done:
             self._finish()
 
     def response_body(self, data: bytes, payload: int, done: bool) -> None:
         self.bytes_sent += payload
         self._last = self.down.state.now
-        if self._rechunk:
-            if data:
-                data = chunk(data)
-            if done:
-                data += LAST_CHUNK
         if done:
             # Before the write, which may say that the client does not read: the connection is the pool's again.
             self._upstream = None
-        if data:
-            self.down.write(data)
+        if data or done:
+            self.down.send_body(data, done)
         if done:
             if self.tunnel and not self.flags:
                 self._add_flag("UC")
                 self.details = local_reply.reset_after_response("connection_termination")
             self._finish()
+
+    def response_trailers(self, fields: Fields) -> None:
+        self._last = self.down.state.now
+        self._upstream = None
+        self.trailers = fields
+        self.down.send_trailers(fields)
+        self._finish()
 
     def _answers_expectation(self) -> bool:
         """Whether 100 (Continue) is ours to say."""
@@ -288,7 +289,7 @@ class HttpExchange(Attempts):
     def informational(self, head: Head) -> None:
         """A 1xx of the upstream: passed on (RFC 9110 section 15.2), but for a 100 that nobody asked it for."""
         if self.head.minor and (head.status != 100 or self.http.config.proxy_100_continue):
-            self.down.write(head.emit(None, HAS_HOP_BY_HOP, b"", nominated(head)))
+            self.down.send_informational(head)
 
     def upstream_reset(self, reason: str, message: str) -> None:
         self._upstream = None
@@ -326,7 +327,7 @@ class HttpExchange(Attempts):
         self.bytes_received += len(data)
         self._last = self.down.state.now
         if self._upstream is not None:
-            self._upstream.send(data)
+            self._upstream.send(data, False)
 
     def tunnel_ended(self) -> None:
         """The client ended its half of the tunnel."""
@@ -385,7 +386,7 @@ class HttpExchange(Attempts):
             head = self.head
             self.bytes_received = 0
             # Envoy answers before it looks at the body, so that it has to close even if all of it came.
-            if head.length > 0 or head.flags & CHUNKED:
+            if not down.http2 and (head.length > 0 or head.flags & CHUNKED):
                 down.keep = False
                 self.http.stats.downstream_rq_rx_reset += 1
             elif reply.status >= 400 and reply.details in _CLOSING:
@@ -404,7 +405,7 @@ class HttpExchange(Attempts):
             reply = replace(reply, body=b"")
         if not self.is_head:
             self.bytes_sent = len(reply.body)
-        down.write(down.edge.local_reply(self, reply, edits, also, keep=down.keep))
+        down.send_reply(self, reply, (edits, also))
         self._finish()
 
     def _reply_early(self, reply: Reply) -> None:
