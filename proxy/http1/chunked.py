@@ -153,8 +153,7 @@ class ChunkedBody:
         self._left += len(line)
         if self._left > self._limit:
             raise self._too_long()
-        name = match[1].lower()
-        if name not in _FORBIDDEN_TRAILERS and not name.startswith(_FORBIDDEN_PREFIXES):
+        if may_trail(match[1].lower()):
             self._trailers.append(line)
         return b""
 
@@ -166,6 +165,11 @@ class ChunkedBody:
                 status=431,
             )
         return ProtocolError(f"a chunk's size line is larger than {self._limit} bytes")
+
+
+def may_trail(name: bytes) -> bool:
+    """Whether a trailer field of that name (lower case) is passed on (RFC 9110 section 6.5.1)."""
+    return name not in _FORBIDDEN_TRAILERS and not name.startswith(_FORBIDDEN_PREFIXES)
 
 
 def chunk(data: bytes) -> bytes:

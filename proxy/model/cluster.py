@@ -7,6 +7,7 @@ from typing import Literal
 
 from proxy.model.address import BindConfig, SocketAddress
 from proxy.model.frozen import dataclass
+from proxy.model.http2 import Http2Options
 from proxy.model.tls import UpstreamTls
 
 HealthStatus = Literal["UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"]
@@ -103,7 +104,9 @@ class Cluster:
     max_requests_per_connection: int = 0
     max_response_headers_kb: int = 80
     max_headers_count: int = 100
-    http2: bool = False
+    protocol: Literal["HTTP1", "HTTP2", "AUTO", "DOWNSTREAM"] = "HTTP1"
+    http2: Http2Options = field(default_factory=Http2Options)
+    max_connection_duration: float = 0.0
     per_connection_buffer_limit_bytes: int = 1024 * 1024
     alt_stat_name: str = ""
     panic_threshold: float = 50.0

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from proxy.model.access_log import FileAccessLog
 from proxy.model.address import CidrRange, SocketAddress
 from proxy.model.frozen import dataclass
+from proxy.model.http2 import Http2Options
 from proxy.model.local_reply import LocalReplyConfig
 from proxy.model.rbac import Rbac
 from proxy.model.route import RouteConfiguration, WeightedCluster
@@ -112,6 +113,7 @@ class HttpConnectionManager:
     default_host_for_http_10: str = ""
     proxy_100_continue: bool = False
     max_stream_duration: float = 0.0
+    http2: Http2Options = field(default_factory=Http2Options)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,8 @@ class HttpStats:
     downstream_cx_ssl_total: int = 0
     downstream_cx_ssl_active: int = 0
     downstream_cx_http1_total: int = 0
+    downstream_cx_http2_total: int = 0
+    downstream_cx_http2_active: int = 0
     downstream_cx_http1_active: int = 0
     downstream_cx_destroy: int = 0
     downstream_cx_destroy_remote: int = 0
@@ -94,6 +96,8 @@ class HttpStats:
     downstream_rq_total: int = 0
     downstream_rq_active: int = 0
     downstream_rq_http1_total: int = 0
+    downstream_rq_http2_total: int = 0
+    http2: Http2Stats = field(default_factory=lambda: Http2Stats())
     downstream_rq_completed: int = 0
     downstream_rq_timeout: int = 0
     downstream_rq_max_duration_reached: int = 0
@@ -230,12 +234,28 @@ class AccessLogStats:
 
 
 @dataclass(slots=True, eq=False)
+class Http2Stats:
+    """Temporary: see branch h2config."""
+
+    streams_active: int = 0
+    tx_reset: int = 0
+    rx_reset: int = 0
+    goaway_sent: int = 0
+    keepalive_timeout: int = 0
+    trailers: int = 0
+    rx_messaging_error: int = 0
+    outbound_flood: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class ClusterStats:
     """``cluster.<name>.*`` (upstream statistics). ``rq_xx[n]``: answers of class ``n`` hundred; times: microseconds."""
 
     upstream_cx_total: int = 0
     upstream_cx_active: int = 0
     upstream_cx_http1_total: int = 0
+    upstream_cx_http2_total: int = 0
+    upstream_cx_max_duration_reached: int = 0
     upstream_cx_connect_fail: int = 0
     upstream_cx_connect_timeout: int = 0
     upstream_cx_idle_timeout: int = 0
@@ -295,6 +315,7 @@ class ClusterStats:
     ssl_fail_verify_cert_hash: int = 0
     rq_xx: list[int] = field(default_factory=lambda: [0] * 6)
     rq_codes: dict[int, int] = field(default_factory=dict)
+    http2: Http2Stats = field(default_factory=Http2Stats)
     rq_time: Histogram = field(default_factory=Histogram)
     cx_connect_ms: Histogram = field(default_factory=Histogram)
 

@@ -10,13 +10,15 @@ import time
 from math import inf
 
 from proxy.cluster.host import Host
+from proxy.http1.fields import CHUNKED
 from proxy.http1.head import Head
 from proxy.model.reply import Reply
 from proxy.stream import local_reply
-from proxy.stream.framing import Chunk
+from proxy.stream.framing import Chunk, Dechunk
 from proxy.stream.state import ExchangeState
 from proxy.stream.tunnel import opened
-from proxy.upstream.connection import UpstreamConnection
+from proxy.upstream.http2 import Http2Connection
+from proxy.upstream.pool import PooledConnection
 from proxy.upstream.retry import CONNECT_FAILURES
 from proxy.upstream.stream import Fields, UpstreamStream
 
@@ -38,7 +40,7 @@ class Attempts(ExchangeState):
         """The final response began. ``done``: and it is complete."""
         raise NotImplementedError
 
-    def connected(self, connection: UpstreamConnection) -> None:
+    def connected(self, connection: PooledConnection) -> None:
         """The pool has a connection for us."""
         self._waiting = False
         self._begin(connection)
@@ -94,13 +96,9 @@ class Attempts(ExchangeState):
         host.active += 1
         host.rq_total += 1
 
-    def _begin(self, connection: UpstreamConnection) -> None:
-        self._upstream = connection
+    def _begin(self, connection: PooledConnection) -> None:
         self.upstream_local = connection.local
         self.upstream_principal = connection.principal
-        if self.down.write_paused:
-            # It was said before there was a connection to pause.
-            connection.pause_reading()
         if not self.first_upstream_tx:
             self.first_upstream_tx = monotonic()
         route = self.route
@@ -116,17 +114,38 @@ class Attempts(ExchangeState):
         more = b"x-envoy-attempt-count: %d\r\n" % self.attempts if route.counts_attempts else b""
         # Before the write, which may hold the client back again at once.
         self.down.release_for_upstream()
+        if isinstance(connection, Http2Connection):
+            self._begin_http2(connection, more, body)
+            return
+        self._upstream = connection
+        if self.down.write_paused:
+            # It was said before there was a connection to pause.
+            connection.pause_reading()
         if self.upgrade and route.terminates_connect:
             connection.begin_raw(self)  # type: ignore[arg-type]
             self.response_started(opened(), b"", 0, False)
             return
         block = self.down.edge.request_block(self, self._outgoing, more)
-        if self.unframed and self.head.length < 0:
+        if self.unframed and self.head.length < 0 and not self.upgrade:
             self._reframe = _CHUNK
             connection.begin(self, block)  # type: ignore[arg-type]
             self._send_kept(body)
         else:
             connection.begin(self, block + body)  # type: ignore[arg-type]
+
+    def _begin_http2(self, connection: Http2Connection, more: bytes, body: bytes | bytearray) -> None:
+        assert self._outgoing is not None
+        head = self.head
+        fields = self.down.edge.request_fields(self, self._outgoing, more)
+        has_body = not self.request_done or bool(body) or self._replay_trailers is not None or self.upgrade
+        stream = connection.begin(self, fields, not has_body)  # type: ignore[arg-type]
+        self._upstream = stream
+        if self.down.write_paused:
+            stream.pause_reading()
+        if head.flags & CHUNKED:
+            self._reframe = Dechunk(self.http.max_request_headers_bytes)
+        if has_body and not self.upgrade:
+            self._send_kept(body)
 
     def _send_kept(self, body: bytes | bytearray) -> None:
         """Send what has come of the body before there was somebody to send it to."""

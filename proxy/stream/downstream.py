@@ -7,7 +7,7 @@ raw one or a ``TlsConn``; the same object is the protocol of the first and the a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from proxy.http1.chunked import LAST_CHUNK, ChunkedBody, chunk
 from proxy.http1.errors import ProtocolError
@@ -23,12 +23,14 @@ from proxy.stream.connection import ClientConnection
 from proxy.stream.edge import HttpEdge
 from proxy.stream.exchange import HttpExchange
 from proxy.stream.framing import last_chunk
+from proxy.stream.http2 import Http2Downstream
 from proxy.stream.state import NO_HEAD
 from proxy.upstream.loop_state import LoopState
 from proxy.upstream.pool import Pool
 from proxy.upstream.stream import Fields
 
 _UPSTREAM, _PIPELINED = 1, 2
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n"
 
 
 class Downstream(ClientConnection):
@@ -288,6 +290,9 @@ class Downstream(ClientConnection):
                         self._buffer = data[at:] if at else data
                         return
                 except ProtocolError as error:
+                    if data.startswith(_PREFACE) and not self._requests and http.config.codec_type == "AUTO":
+                        self._speak_http2(data)
+                        return
                     http.stats.downstream_cx_protocol_error += 1
                     self._refuse(local_reply.malformed(error))
                     return
@@ -352,6 +357,17 @@ class Downstream(ClientConnection):
             http.stats.downstream_rq_active += 1
             exchange.refuse(broken)
         return end
+
+    def _speak_http2(self, data: bytes) -> None:
+        """The client begins with HTTP/2 and has said so in no other way (RFC 9113 section 3.3)."""
+        successor = Http2Downstream(
+            self.state, self.pool, self.connection, self._runtime, self._chain, self.edge, self._on_closed
+        )
+        self._cx_stats.downstream_cx_http1_total -= 1
+        self._cx_stats.downstream_cx_http1_active -= 1
+        self.state.connections.discard(self)
+        self._closed = True
+        successor.take_over(self._transport, data)
 
     def _request_body(self, exchange: HttpExchange, data: bytes) -> None:
         chunked = self._chunked

@@ -25,6 +25,7 @@ from proxy.http1.fields import (
 )
 from proxy.http1.head import Head, scan_response
 from proxy.http1.splice import nominated, strip_for
+from proxy.http2.head import Field, lines, request_fields, response_fields
 from proxy.model.reply import Reply
 from proxy.route.edits import HeaderEdits
 from proxy.runtime.runtime import HttpRuntime
@@ -153,7 +154,7 @@ class HttpEdge:
             extra += b"host: " + host + b"\r\n"
         if exchange.upgrade and not exchange.connect:
             extra += _UPGRADE % (head.get(b"upgrade") or b"")
-        if exchange.unframed and head.length < 0:
+        if exchange.unframed and head.length < 0 and not exchange.upgrade:
             extra += b"transfer-encoding: chunked\r\n"
         elif not head.present & _FRAMED and head.method not in _BODILESS:
             # RFC 9110 section 8.6: so that nobody behind us waits for a body.
@@ -161,6 +162,21 @@ class HttpEdge:
         if wanted is not None or not head.minor:
             return head.emit(b"%b %b HTTP/1.1\r\n" % (head.method, wanted or head.target), strip, extra, also)
         return head.emit(None, strip, extra, also)
+
+    def request_fields(self, exchange: ExchangeState, out: Outgoing, more: bytes) -> list[Field]:
+        """The head to send to an upstream of HTTP/2."""
+        wanted, host, strip, extra, also = out
+        head = exchange.head
+        return request_fields(
+            head,
+            scheme=exchange.down.added[b"x-forwarded-proto"],
+            target=wanted or head.target,
+            authority=host or head.host or b"",
+            strip=strip | HAS_FRAMING,
+            extra=extra + more if more else extra,
+            also=also,
+            protocol=head.get(b"upgrade") if exchange.upgrade and not exchange.connect else None,
+        )
 
     def _tells_id(self, exchange: ExchangeState) -> bool:
         """Whether the client is told its request's ID."""
@@ -200,7 +216,7 @@ class HttpEdge:
         strip, extra, also = self.returning(exchange, head, now)
         if exchange.tunnel:
             if head.status == 101:
-                extra += _UPGRADE % (head.get(b"upgrade") or b"")
+                extra += _UPGRADE % (head.get(b"upgrade") or exchange.head.get(b"upgrade") or b"")
             # RFC 9110 section 9.3.6: there is no framing in a tunnel.
             return head.emit(None, strip | HAS_FRAMING | HAS_LENGTH, extra, also)
         if rechunk:
@@ -221,6 +237,30 @@ class HttpEdge:
         else:
             first = None
         return head.emit(first, strip, extra, also)
+
+    def response_fields(self, exchange: ExchangeState, head: Head, now: float) -> list[Field]:
+        """The head to send to a client of HTTP/2."""
+        strip, extra, also = self.returning(exchange, head, now)
+        status = head.status
+        if exchange.tunnel:
+            # As in Envoy: extended CONNECT (RFC 8441) is answered with 200.
+            return response_fields(
+                head,
+                200 if status == 101 else status,
+                strip=strip | HAS_LENGTH | HAS_FRAMING,
+                extra=extra,
+                also=also,
+            )
+        if status == 204:
+            strip |= HAS_LENGTH
+        return response_fields(head, status, strip=strip, extra=extra, also=also)
+
+    def local_fields(
+        self, exchange: ExchangeState, reply: Reply, edits: tuple[HeaderEdits | None, ...]
+    ) -> list[Field]:
+        """The head of a response of HTTP/2 made here."""
+        _, _, block = self.reply_block(exchange, reply, *edits).partition(b"\r\n")
+        return [(b":status", b"%d" % reply.status), *lines(block)]
 
     def local_reply(
         self, exchange: ExchangeState, reply: Reply, *edits: HeaderEdits | None, keep: bool

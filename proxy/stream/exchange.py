@@ -232,6 +232,14 @@ class HttpExchange(Attempts):
             self.details = "downstream_remote_disconnect" if remote else "downstream_local_disconnect"
             self._finish()
 
+    def downstream_reset(self) -> None:
+        """The client has reset the stream."""
+        if not self.done:
+            self.http.stats.downstream_rq_rx_reset += self.request_done
+            self._add_flag("DR")
+            self.details = "http2.remote_reset"
+            self._finish()
+
     # What the upstream connection and the pool say.
 
     def response_started(self, head: Head, body: bytes, payload: int, done: bool) -> None:

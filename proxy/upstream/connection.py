@@ -138,6 +138,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._end()
         self._transport.close()
 
+    def retire(self) -> None:
+        """It is not wanted any more."""
+        self.close()
+
     def abort(self) -> None:
         """Close now."""
         self._end()

@@ -1,0 +1,163 @@
+"""What both ends of a connection do with their codec: bytes in, events out, and one write for each turn of the loop.
+
+It knows no heads and no exchanges. Whoever has a body to send is told when too much of it waits here, and when it has
+gone; whoever receives one says when it was used, and the peer's window opens by as much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from proxy.http2.codec import Codec, CodecError
+
+HIGH: Final = 256 * 1024
+"""Bytes of one stream that wait for the peer's window or for the socket before their source is told to stop."""
+LOW: Final = 128 * 1024
+"""Bytes at which it may go on."""
+PULL: Final = 256 * 1024
+"""Bytes that are taken from the codec at one time; the transport says in between whether it is full."""
+
+
+class Sender(Protocol):
+    """A stream with a body to send."""
+
+    id: int
+
+    def filled(self) -> None: ...
+    def drained(self) -> None: ...
+
+
+class Flusher:
+    """Sessions with something to send. Each is flushed once in a turn, however many events gave it something."""
+
+    __slots__ = ("_call_soon", "_dirty", "_scheduled")
+
+    def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
+        self._call_soon = call_soon
+        self._dirty: list[Session] = []
+        self._scheduled = False
+
+    def mark(self, session: Session) -> None:
+        """Have ``session`` flushed in this turn."""
+        session.dirty = True
+        self._dirty.append(session)
+        if not self._scheduled:
+            self._scheduled = True
+            self._call_soon(self._run)
+
+    def _run(self) -> None:
+        self._scheduled = False
+        dirty = self._dirty
+        self._dirty = []
+        for session in dirty:
+            session.flush()
+
+
+class Session:
+    """One connection's codec. ``dirty``: it is to be flushed; ``blocked``: the transport takes no more.
+
+    ``handlers`` maps classes of events to what is called with them. ``on_flushed`` is called when all was written that
+    could be.
+    """
+
+    __slots__ = (
+        "_flusher",
+        "_full",
+        "_handlers",
+        "_on_error",
+        "_on_flushed",
+        "_write",
+        "blocked",
+        "closed",
+        "codec",
+        "dirty",
+    )
+
+    def __init__(
+        self,
+        codec: Codec,
+        flusher: Flusher,
+        handlers: Mapping[type, Callable[[Any], None]],
+        write: Callable[[bytes], object],
+        on_flushed: Callable[[], None],
+        on_error: Callable[[Exception], None],
+    ) -> None:
+        self.codec = codec
+        self._flusher = flusher
+        self._handlers = handlers
+        self._write = write
+        self._on_flushed = on_flushed
+        self._on_error = on_error
+        self._full: dict[int, Sender] = {}
+        self.dirty = False
+        self.blocked = False
+        self.closed = False
+
+    def mark(self) -> None:
+        """There is something to send."""
+        if not self.dirty:
+            self._flusher.mark(self)
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes of the peer. Raises what the codec raises for a connection that cannot go on."""
+        self.codec.receive_data(data)
+        self._dispatch()
+        if not self.dirty:
+            self._flusher.mark(self)
+
+    def _dispatch(self) -> None:
+        handlers = self._handlers
+        for event in self.codec.events():
+            handle = handlers.get(event.__class__)
+            if handle is not None:
+                handle(event)
+
+    def flush(self) -> None:
+        """Write what the codec has, as far as the transport takes it."""
+        self.dirty = False
+        if self.blocked or self.closed:
+            return
+        codec = self.codec
+        try:
+            while True:
+                data = codec.data_to_send(PULL)
+                if data:
+                    self._write(data)
+                if len(data) < PULL or self.blocked:
+                    break
+        except CodecError as error:
+            self._on_error(error)
+            return
+        if self._full:
+            self._look_at_full()
+        self._dispatch()
+        if not self.blocked:
+            self._on_flushed()
+
+    def unblock(self) -> None:
+        """The transport takes bytes again."""
+        self.blocked = False
+        self.flush()
+
+    def send(self, sender: Sender, data: bytes, end: bool) -> None:
+        """Queue a piece of a body."""
+        number = sender.id
+        codec = self.codec
+        codec.send_data(number, data, end_stream=end)
+        if not self.dirty:
+            self._flusher.mark(self)
+        if codec.queued_body_size(number) > HIGH and number not in self._full:
+            self._full[number] = sender
+            sender.filled()
+
+    def forget(self, number: int) -> None:
+        """The stream is over."""
+        self._full.pop(number, None)
+
+    def _look_at_full(self) -> None:
+        queued = self.codec.queued_body_size
+        for number, sender in list(self._full.items()):
+            if queued(number) <= LOW:
+                del self._full[number]
+                sender.drained()
