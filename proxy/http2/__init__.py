@@ -1,1 +1,1 @@
-"""HTTP/2 (RFC 9113): the codec and what heads become in it. No connections, no input or output."""
+"""HTTP/2 (RFC 9113): the codec contract and its engines, the judge of inbound frames, and what heads become."""

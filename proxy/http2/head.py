@@ -7,9 +7,10 @@ checked names, values and pseudo-fields before; nothing is decided here about ro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
+from operator import itemgetter
 from typing import Final
 
 from proxy.http1 import head as http1
@@ -37,20 +38,19 @@ _HOP_BY_HOP: Final = frozenset(
 )
 """Fields that no message of HTTP/2 has (RFC 9113 section 8.2.2), and ``host``, whose place ``:authority`` takes."""
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
-_KNOWN: Final = KNOWN.keys()
-_ENVOY, _TULLE = INTERNAL_PREFIXES
 
 
 class Head(http1.Head):
-    """The head of a message that came by HTTP/2. ``fields``: all but pseudo-fields and ``host``, as received.
+    """The head of a message that came by HTTP/2. ``fields``: all but pseudo-fields, as received.
 
-    ``scheme`` is ``:scheme``. ``raw`` is, of a response, the status line that HTTP/1.1 would have, else empty.
+    ``scheme`` is ``:scheme``; ``raw`` is empty.
     """
 
-    __slots__ = ("fields", "scheme")
+    __slots__ = ("fields", "scheme", "shape")
 
     fields: Sequence[Field]
     scheme: bytes
+    shape: _Shape
 
     def values(self, name: bytes, /) -> tuple[bytes, ...]:
         joined = self.get(name)
@@ -66,12 +66,15 @@ class Head(http1.Head):
         self, first: bytes | None, strip: int, extra: bytes, also: frozenset[bytes] = frozenset(), /
     ) -> bytes:
         if first is None:
-            first = self.raw or b"%b %b HTTP/1.1\r\n" % (self.method, self.target)
+            if self.status:
+                first = b"HTTP/1.1 %d %b\r\n" % (self.status, _REASONS.get(self.status, b""))
+            else:
+                first = b"%b %b HTTP/1.1\r\n" % (self.method, self.target)
         lines = [first]
         if self.host is not None and not strip & HAS_HOST:
             lines.append(b"host: %b\r\n" % self.host)
         cookies = []
-        for name, value in self._left(strip, also):
+        for name, value in self.left(strip, also):
             if name == b"cookie":
                 cookies.append(value)
             else:
@@ -83,105 +86,156 @@ class Head(http1.Head):
         lines.append(b"\r\n")
         return b"".join(lines)
 
-    def _left(self, strip: int, also: frozenset[bytes]) -> Iterable[Field]:
+    def left(self, strip: int, also: frozenset[bytes]) -> Sequence[Field]:
         """The fields but those to leave out."""
-        fields = self.fields
-        if self.present & strip:
-            gone = names_of(strip)
-            if strip & HAS_INTERNAL:
-                fields = [field for field in fields if field[0] not in gone and not _is_internal(field[0])]
+        shape = self.shape
+        if shape.present & strip or also or shape.host:
+            return shape.keep(strip | HAS_HOST, also)(self.fields)
+        return self.fields
+
+
+class _Shape:
+    """What follows from the names of a head alone; clients and servers send few of them.
+
+    ``pseudo``: how many pseudo-fields it begins with; ``present`` and ``flags`` as ``Head`` has them; ``host``: it has
+    that field. ``kept`` remembers what to pass on, by what to leave out.
+    """
+
+    __slots__ = ("flags", "host", "kept", "names", "present", "pseudo")
+
+    def __init__(self, names: tuple[bytes, ...]) -> None:
+        self.names = names
+        self.pseudo = sum(name[:1] == b":" for name in names)
+        self.present = 0
+        self.flags = 0
+        for name in names:
+            if _is_internal(name):
+                self.present |= HAS_INTERNAL
+                self.flags |= INTERNAL
             else:
-                fields = [field for field in fields if field[0] not in gone]
-        if also:
-            fields = [field for field in fields if field[0] not in also]
-        return fields
+                self.present |= KNOWN.get(name, 0)
+        if b"expect" in names:
+            self.flags |= EXPECT
+        self.host = b"host" in names
+        self.kept: dict[tuple[int, frozenset[bytes]], Callable[[Sequence[Field]], Sequence[Field]]] = {}
+
+    def keep(self, strip: int, also: frozenset[bytes]) -> Callable[[Sequence[Field]], Sequence[Field]]:
+        """What picks, from fields with these names, those that are not left out."""
+        found = self.kept.get((strip, also))
+        if found is None:
+            if len(self.kept) >= _MAX_KEPT:
+                self.kept.clear()
+            gone = names_of(strip) | also
+            internal = strip & HAS_INTERNAL
+            left = [
+                at
+                for at, name in enumerate(self.names[self.pseudo :])
+                if name not in gone and not (internal and _is_internal(name))
+            ]
+            found = self.kept[strip, also] = _picker(left)
+        return found
+
+
+_MAX_SHAPES: Final = 1000
+_MAX_KEPT: Final = 16
+_MAX_SHAPE_FIELDS: Final = 64
+"""Bounds of what is remembered, as peers choose their names."""
+_shapes: dict[tuple[bytes, ...], _Shape] = {}
+
+
+def _shape(names: tuple[bytes, ...]) -> _Shape:
+    found = _shapes.get(names)
+    if found is None:
+        found = _Shape(names)
+        if len(names) <= _MAX_SHAPE_FIELDS:
+            if len(_shapes) >= _MAX_SHAPES:
+                _shapes.clear()
+            _shapes[names] = found
+    return found
+
+
+def _picker(places: list[int]) -> Callable[[Sequence[Field]], Sequence[Field]]:
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda fields: [fields[at] for at in places]
 
 
 def read_request(received: Sequence[Field]) -> Head:
     """The head of a request. Raises ``ProtocolError`` for what the codec lets pass and nobody may see."""
     head = Head()
-    head.method = head.target = head.scheme = head.raw = b""
-    authority = protocol = None
-    count = 0
-    for name, value in received:
-        if name[0] != _COLON:
-            break
-        count += 1
-        if name == b":path":
-            head.target = value
-        elif name == b":method":
-            head.method = value
-        elif name == b":authority":
-            authority = value
-        elif name == b":scheme":
-            head.scheme = value
-        elif name == b":protocol":
-            protocol = value
+    names = dict(received)
+    if len(names) == len(received):
+        head.repeated = False
+        shape = _shape(tuple(names))
+    else:
+        head.repeated = True
+        shape = _Shape(tuple([name for name, _ in received]))
+        _join(names, received)
+    head.shape = shape
     head.status = 0
-    _read_fields(head, received[count:])
-    names = head.names
-    if b"host" in names:
-        head.fields = [field for field in head.fields if field[0] != b"host"]
+    head.raw = b""
+    head.method = method = names.pop(b":method", b"")
+    head.target = target = names.pop(b":path", b"")
+    head.scheme = names.pop(b":scheme", b"")
+    authority = names.pop(b":authority", None)
+    head.fields = received[shape.pseudo :]
+    head.present = shape.present | HAS_HOST
+    head.flags = flags = shape.flags
+    _finish(head, names)
     if authority is None:
         authority = names.get(b"host")
-    head.host = authority
+        if authority is None:
+            head.present &= ~HAS_HOST
     if authority is not None:
         names[b"host"] = authority
-        head.present |= HAS_HOST
-    if protocol is not None:
+    head.host = authority
+    if method == b"CONNECT":
+        protocol = names.pop(b":protocol", None)
+        if protocol is None:
+            head.target = authority or b""
+            return head
         # As in Envoy: policy and routes see what HTTP/1.1 would say.
-        head.method = b"GET"
+        head.method = method = b"GET"
         names[b"upgrade"] = protocol
         names[b"connection"] = b"upgrade"
         head.present |= HAS_HOP_BY_HOP
-        head.flags |= UPGRADE
-    elif head.method == b"CONNECT":
-        head.target = authority or b""
-    if (
-        authority is not None
-        and head.method in _COMMON
-        and is_plain_target(head.target)
-        and is_host(authority)
-    ):
-        head.flags |= PLAIN
+        head.flags = flags = flags | UPGRADE
+    if authority is not None and method in _COMMON and is_plain_target(target) and is_host(authority):
+        head.flags = flags | PLAIN
     return head
 
 
 def read_response(received: Sequence[Field]) -> Head:
     """The head of a response, final or not. Raises ``ProtocolError``."""
     head = Head()
+    names = dict(received)
+    if len(names) == len(received):
+        head.repeated = False
+        shape = _shape(tuple(names))
+    else:
+        head.repeated = True
+        shape = _Shape(tuple([name for name, _ in received]))
+        _join(names, received)
+    head.shape = shape
     head.method = head.target = head.scheme = b""
     head.host = None
-    status = received[0][1]
-    if received[0][0] != b":status" or len(status) != 3 or not status.isdigit():
+    status = names.pop(b":status", b"")
+    if len(status) != 3 or not status.isdigit():
         raise ProtocolError("a response without a status of three digits")
     head.status = int(status)
-    head.raw = b"HTTP/1.1 %b %b\r\n" % (status, _REASONS.get(head.status, b""))
-    _read_fields(head, received[1:])
+    head.raw = b""
+    head.fields = received[1:]
+    head.present = shape.present
+    head.flags = shape.flags
+    _finish(head, names)
     return head
 
 
-def _read_fields(head: Head, fields: Sequence[Field]) -> None:
+def _finish(head: Head, names: dict[bytes, bytes]) -> None:
+    head.names = names
     head.added = None
     head.minor = 1
-    head.end = 0
-    head.fields_at = len(head.raw)
-    head.fields = fields
-    head.names = names = dict(fields)
-    head.repeated = len(names) != len(fields)
-    if head.repeated:
-        _join(names, fields)
-    flags = present = 0
-    for name in names.keys() & _KNOWN:
-        present |= KNOWN[name]
-    every = b"\n".join(names)
-    # Nearly no request has one: look at all names at once, and at each only if that finds something.
-    if (_ENVOY in every or _TULLE in every) and any(map(_is_internal, names)):
-        present |= HAS_INTERNAL
-        flags = INTERNAL
-    if b"expect" in names:
-        flags |= EXPECT
-    head.present = present
+    head.end = head.fields_at = 0
     length = names.get(b"content-length")
     if length is None:
         head.length = -1
@@ -189,7 +243,6 @@ def _read_fields(head: Head, fields: Sequence[Field]) -> None:
         head.length = int(length)
     else:
         raise ProtocolError("content-length is not a number of at most 18 digits")
-    head.flags = flags
 
 
 def _join(names: dict[bytes, bytes], fields: Iterable[Field]) -> None:
@@ -239,9 +292,9 @@ def request_fields(
         made = [(b":method", method), (b":authority", authority)]
     else:
         made = [(b":method", method), (b":scheme", scheme), (b":path", target), (b":authority", authority)]
-    made += left(head, strip | HAS_HOST, also)
+    made += left(head, strip, also)
     if extra:
-        made += lines(extra)
+        made += own_lines(extra)
     return made
 
 
@@ -252,23 +305,42 @@ def response_fields(
     made: list[Field] = [(b":status", b"%d" % status)]
     made += left(head, strip, also)
     if extra:
-        made += lines(extra)
+        made += own_lines(extra)
     return made
 
 
-def left(head: http1.Head, strip: int, also: frozenset[bytes]) -> Iterable[Field]:
+def left(head: http1.Head, strip: int, also: frozenset[bytes]) -> Sequence[Field]:
     """The fields of a head of either version that stay, as HTTP/2 has them."""
     if isinstance(head, Head):
-        return head._left(strip, also)
-    block = head.emit(b"", strip, b"", also)
+        return head.left(strip, also)
+    block = head.emit(b"", strip | HAS_HOST, b"", also)
     return [field for field in lines(block[:-2]) if field[0] not in _HOP_BY_HOP]
+
+
+_MAX_LINES: Final = 1000
+_lines: dict[bytes, Field] = {}
 
 
 def lines(block: bytes) -> list[Field]:
     """The fields of lines that end in CRLF."""
     made = []
-    for line in block.split(b"\r\n"):
-        if line:
-            name, _, value = line.partition(b":")
-            made.append((name.lower(), value.strip(b" \t")))
+    for line in block[:-2].split(b"\r\n") if block else ():
+        name, _, value = line.partition(b":")
+        made.append((name.lower(), value.strip(b" \t")))
+    return made
+
+
+def own_lines(block: bytes) -> list[Field]:
+    """The same for the lines that the proxy adds: many requests have the same ones, so they are remembered."""
+    made = []
+    for line in block[:-2].split(b"\r\n"):
+        field = _lines.get(line)
+        if field is None:
+            name, _, value = line.partition(b": ")
+            field = (name.lower(), value)
+            if name != b"x-request-id":
+                if len(_lines) >= _MAX_LINES:
+                    _lines.clear()
+                _lines[line] = field
+        made.append(field)
     return made

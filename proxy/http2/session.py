@@ -9,14 +9,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from proxy.http2.codec import Codec, CodecError
+from proxy.http2 import events
+from proxy.http2.codec import Codec, CodecError, dispatch_table
+from proxy.http2.options import Options
+from proxy.model.http2 import Http2Options
 
 HIGH: Final = 256 * 1024
 """Bytes of one stream that wait for the peer's window or for the socket before their source is told to stop."""
 LOW: Final = 128 * 1024
 """Bytes at which it may go on."""
-PULL: Final = 256 * 1024
-"""Bytes that are taken from the codec at one time; the transport says in between whether it is full."""
+PULL: Final = 1 << 20
+"""Bytes that are taken from the codec at one time where more wait; in between the transport says whether it is full."""
+
+
+def engine_options(options: Http2Options) -> Options:
+    """What the codec needs to know of a configuration."""
+    return Options(
+        max_concurrent_streams=options.max_concurrent_streams,
+        initial_stream_window_size=options.initial_stream_window_size,
+        initial_connection_window_size=options.initial_connection_window_size,
+        hpack_table_size=options.hpack_table_size,
+        allow_connect=options.allow_connect,
+    )
 
 
 class Sender(Protocol):
@@ -26,6 +40,25 @@ class Sender(Protocol):
 
     def filled(self) -> None: ...
     def drained(self) -> None: ...
+
+
+def _ignore(event: events.Event) -> None:
+    """Nothing follows from it."""
+
+
+_IGNORED: Final[dict[type[events.Event], Callable[[Any], None]]] = {
+    kind: _ignore
+    for kind in (
+        events.RequestReceived,
+        events.ResponseReceived,
+        events.InformationalResponseReceived,
+        events.SettingsReceived,
+        events.SettingsAcknowledged,
+        events.PingReceived,
+        events.PingAcknowledged,
+        events.WindowUpdated,
+    )
+}
 
 
 class Flusher:
@@ -78,14 +111,14 @@ class Session:
         self,
         codec: Codec,
         flusher: Flusher,
-        handlers: Mapping[type, Callable[[Any], None]],
+        handlers: Mapping[type[events.Event], Callable[[Any], None]],
         write: Callable[[bytes], object],
         on_flushed: Callable[[], None],
         on_error: Callable[[Exception], None],
     ) -> None:
         self.codec = codec
         self._flusher = flusher
-        self._handlers = handlers
+        self._handlers = dispatch_table({**_IGNORED, **handlers})
         self._write = write
         self._on_flushed = on_flushed
         self._on_error = on_error
@@ -120,12 +153,15 @@ class Session:
             return
         codec = self.codec
         try:
-            while True:
+            while codec.queued_body_size() > PULL:
                 data = codec.data_to_send(PULL)
-                if data:
-                    self._write(data)
+                self._write(data)
                 if len(data) < PULL or self.blocked:
                     break
+            else:
+                data = codec.data_to_send()
+                if data:
+                    self._write(data)
         except CodecError as error:
             self._on_error(error)
             return

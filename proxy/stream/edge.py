@@ -233,7 +233,10 @@ class HttpEdge:
         if exchange.dechunk or not head.minor or head.fields_at == _BARE_STATUS_LINE:
             # RFC 9112 section 4: there is a blank after the status even if no phrase follows.
             version = b"HTTP/1.0 " if exchange.dechunk else b"HTTP/1.1 "
-            first = version + head.raw[9 : head.fields_at - 2].ljust(4) + b"\r\n"
+            if head.fields_at:
+                first = version + head.raw[9 : head.fields_at - 2].ljust(4) + b"\r\n"
+            else:
+                first = b"%b%d %b\r\n" % (version, head.status, phrase(head.status))
         else:
             first = None
         return head.emit(first, strip, extra, also)

@@ -14,8 +14,9 @@ from proxy.http1.errors import ProtocolError
 from proxy.http1.fields import HAS_HOP_BY_HOP, UPGRADE
 from proxy.http1.head import Head
 from proxy.http2 import codec as codecs
+from proxy.http2 import events
 from proxy.http2.head import read_request, response_fields
-from proxy.http2.session import Session
+from proxy.http2.session import Session, engine_options
 from proxy.model.connection import ConnectionInfo
 from proxy.model.reply import Reply
 from proxy.route.edits import HeaderEdits
@@ -206,18 +207,16 @@ class Http2Downstream(ClientConnection):
         self._goaway_at = inf
         http = self._http
         self.session = Session(
-            codecs.make(
-                codecs.Role.SERVER, http.config.http2, max_headers_kb=http.config.max_request_headers_kb
-            ),
+            codecs.make(codecs.Role.SERVER, engine_options(http.config.http2)),
             state.flusher,
             {
-                codecs.RequestReceived: self._request,
-                codecs.DataReceived: self._data,
-                codecs.TrailersReceived: self._trailers,
-                codecs.StreamReset: self._reset,
-                codecs.StreamClosed: self._stream_closed,
-                codecs.GoAwayReceived: self._goaway,
-                codecs.ConnectionClosed: self._ended,
+                events.RequestReceived: self._request,
+                events.DataReceived: self._data,
+                events.TrailersReceived: self._trailers,
+                events.StreamReset: self._reset,
+                events.StreamClosed: self._stream_closed,
+                events.GoAwayReceived: self._goaway,
+                events.ConnectionClosed: self._ended,
             },
             self.write,
             self._flushed,
@@ -295,7 +294,7 @@ class Http2Downstream(ClientConnection):
 
     # What the client says.
 
-    def _request(self, event: codecs.RequestReceived) -> None:
+    def _request(self, event: events.RequestReceived) -> None:
         if self._runtime is not self.state.hub.current and not self._rebind():
             self.drain()
         http = self._http
@@ -320,7 +319,7 @@ class Http2Downstream(ClientConnection):
             self.drain()
         exchange.run(b"", 0)
 
-    def _data(self, event: codecs.DataReceived) -> None:
+    def _data(self, event: events.DataReceived) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is not None:
             stream.data(event.data, event.end_stream)
@@ -329,7 +328,7 @@ class Http2Downstream(ClientConnection):
             if event.end_stream:
                 self._unread.discard(event.stream_id)
 
-    def _trailers(self, event: codecs.TrailersReceived) -> None:
+    def _trailers(self, event: events.TrailersReceived) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is None:
             self._unread.discard(event.stream_id)
@@ -341,7 +340,7 @@ class Http2Downstream(ClientConnection):
         else:
             stream.exchange.request_trailers([field for field in event.headers if may_trail(field[0])])
 
-    def _reset(self, event: codecs.StreamReset) -> None:
+    def _reset(self, event: events.StreamReset) -> None:
         self._http.stats.http2.rx_reset += 1
         self._reset_by_client = event.stream_id
         self._unread.discard(event.stream_id)
@@ -350,7 +349,7 @@ class Http2Downstream(ClientConnection):
             self._forget(stream)
             stream.exchange.downstream_reset()
 
-    def _stream_closed(self, event: codecs.StreamClosed) -> None:
+    def _stream_closed(self, event: events.StreamClosed) -> None:
         """It ended, and nobody said why before: the codec judged that the client broke the protocol."""
         self._unread.discard(event.stream_id)
         stream = self.streams.get(event.stream_id)
@@ -361,10 +360,10 @@ class Http2Downstream(ClientConnection):
             self._http.stats.http2.rx_messaging_error += 1
             self._misbehaved()
 
-    def _goaway(self, event: codecs.GoAwayReceived) -> None:
+    def _goaway(self, event: events.GoAwayReceived) -> None:
         self.keep = False
 
-    def _ended(self, event: codecs.ConnectionClosed) -> None:
+    def _ended(self, event: events.ConnectionClosed) -> None:
         if not self._closed and not self._lingering:
             if event.error_code:
                 self._http.stats.downstream_cx_protocol_error += 1

@@ -13,8 +13,9 @@ from proxy.cluster.cluster import Cluster
 from proxy.cluster.host import Host
 from proxy.http1.errors import ProtocolError
 from proxy.http2 import codec as codecs
+from proxy.http2 import events
 from proxy.http2.head import read_response
-from proxy.http2.session import Session
+from proxy.http2.session import Session, engine_options
 from proxy.model.connection import Address
 from proxy.tls.conn import Transport
 from proxy.upstream.loop_state import LoopState
@@ -23,7 +24,6 @@ from proxy.upstream.stream import Fields, Receiver
 _NO_ERROR: Final = 0
 _REFUSED_STREAM: Final = 7
 _CANCEL: Final = 8
-_SWITCHED: Final = b"HTTP/1.1 101 Switching Protocols\r\n"
 
 
 class Owner(Protocol):
@@ -158,21 +158,21 @@ class Http2Connection(asyncio.Protocol):
         options = cluster.config.http2
         self._limit = options.max_concurrent_streams
         self._ping_at = state.now + options.keepalive_interval if options.keepalive_interval else inf
-        made = codecs.make(codecs.Role.CLIENT, options, max_headers_kb=cluster.config.max_response_headers_kb)
+        made = codecs.make(codecs.Role.CLIENT, engine_options(options))
         self.session = Session(
             made,
             state.flusher,
             {
-                codecs.ResponseReceived: self._response,
-                codecs.InformationalResponseReceived: self._informational,
-                codecs.DataReceived: self._data,
-                codecs.TrailersReceived: self._trailers,
-                codecs.StreamReset: self._reset,
-                codecs.StreamClosed: self._stream_closed,
-                codecs.GoAwayReceived: self._goaway,
-                codecs.SettingsReceived: self._settings,
-                codecs.PingAcknowledged: self._pong,
-                codecs.ConnectionClosed: self._ended,
+                events.ResponseReceived: self._response,
+                events.InformationalResponseReceived: self._informational,
+                events.DataReceived: self._data,
+                events.TrailersReceived: self._trailers,
+                events.StreamReset: self._reset,
+                events.StreamClosed: self._stream_closed,
+                events.GoAwayReceived: self._goaway,
+                events.SettingsReceived: self._settings,
+                events.PingAcknowledged: self._pong,
+                events.ConnectionClosed: self._ended,
             },
             self._write,
             self._flushed,
@@ -298,7 +298,7 @@ class Http2Connection(asyncio.Protocol):
 
     # What the host says.
 
-    def _response(self, event: codecs.ResponseReceived) -> None:
+    def _response(self, event: events.ResponseReceived) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is None:
             return
@@ -314,13 +314,11 @@ class Http2Connection(asyncio.Protocol):
             if not receiver.connect:
                 # As in Envoy: inside, extended CONNECT (RFC 8441) is an upgrade.
                 head.status = 101
-                head.raw = _SWITCHED
-                head.fields_at = len(_SWITCHED)
         if done:
             self._complete(stream)
         receiver.response_started(head, b"", 0, done)
 
-    def _informational(self, event: codecs.InformationalResponseReceived) -> None:
+    def _informational(self, event: events.InformationalResponseReceived) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is not None:
             try:
@@ -334,7 +332,7 @@ class Http2Connection(asyncio.Protocol):
             else:
                 stream.receiver.informational(head)
 
-    def _data(self, event: codecs.DataReceived) -> None:
+    def _data(self, event: events.DataReceived) -> None:
         stream = self.streams.get(event.stream_id)
         data = event.data
         if stream is None:
@@ -346,14 +344,14 @@ class Http2Connection(asyncio.Protocol):
         if data or done:
             stream.body(data, done)
 
-    def _trailers(self, event: codecs.TrailersReceived) -> None:
+    def _trailers(self, event: events.TrailersReceived) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is not None:
             self.cluster.stats.http2.trailers += 1
             self._complete(stream)
             stream.receiver.response_trailers(event.headers)
 
-    def _reset(self, event: codecs.StreamReset) -> None:
+    def _reset(self, event: events.StreamReset) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is not None:
             self.cluster.stats.http2.rx_reset += 1
@@ -361,7 +359,7 @@ class Http2Connection(asyncio.Protocol):
             refused = event.error_code == _REFUSED_STREAM
             stream.receiver.upstream_reset("remote_refused_stream_reset" if refused else "remote_reset", "")
 
-    def _stream_closed(self, event: codecs.StreamClosed) -> None:
+    def _stream_closed(self, event: events.StreamClosed) -> None:
         """It ended, and nobody said why before: by the codec's own judgement, or since the host had gone away."""
         stream = self.streams.get(event.stream_id)
         if stream is None:
@@ -372,23 +370,23 @@ class Http2Connection(asyncio.Protocol):
         else:
             self._misbehaved(stream, "")
 
-    def _goaway(self, event: codecs.GoAwayReceived) -> None:
+    def _goaway(self, event: events.GoAwayReceived) -> None:
         self.cluster.stats.upstream_cx_close_notify += 1
         self._drain()
 
-    def _settings(self, event: codecs.SettingsReceived) -> None:
-        allowed = event.settings.get(codecs.MAX_CONCURRENT_STREAMS)
+    def _settings(self, event: events.SettingsReceived) -> None:
+        allowed = event.settings.get(codecs.Setting.MAX_CONCURRENT_STREAMS)
         if allowed is not None:
             before = self.has_room
             self._limit = min(allowed, self.cluster.config.http2.max_concurrent_streams)
             if self.has_room != before:
                 self._offer(before)
 
-    def _pong(self, event: codecs.PingAcknowledged) -> None:
+    def _pong(self, event: events.PingAcknowledged) -> None:
         self._pong_by = inf
         self._ping_at = self._state.now + self.cluster.config.http2.keepalive_interval
 
-    def _ended(self, event: codecs.ConnectionClosed) -> None:
+    def _ended(self, event: events.ConnectionClosed) -> None:
         if event.error_code and not self.closed:
             self._failed(None)
 
