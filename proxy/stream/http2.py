@@ -279,6 +279,9 @@ class Http2Downstream(ClientConnection):
         """End a stream at once."""
         if not self._closed and stream.id in self.streams:
             self._http.stats.http2.tx_reset += 1
+            if self.session.dirty:
+                # What was said before goes first: the codec would drop it.
+                self.session.flush()
             self.session.codec.reset_stream(stream.id, code)
             self.session.mark()
             self._forget(stream)

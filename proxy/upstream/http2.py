@@ -156,7 +156,8 @@ class Http2Connection(asyncio.Protocol):
         self._since = state.now
         self._pong_by = inf
         options = cluster.config.http2
-        self._limit = options.max_concurrent_streams
+        # What the host allowed before is what it will allow, until its SETTINGS say otherwise.
+        self._limit = host.max_streams or options.max_concurrent_streams
         self._ping_at = state.now + options.keepalive_interval if options.keepalive_interval else inf
         made = codecs.make(codecs.Role.CLIENT, engine_options(options))
         self.session = Session(
@@ -202,8 +203,8 @@ class Http2Connection(asyncio.Protocol):
         if limit and self.requests >= limit:
             self.cluster.stats.upstream_cx_max_requests += 1
             self._drain()
-        elif self.has_room:
-            self._owner.release(self)
+        elif not self.has_room:
+            self._withdraw()
         return stream
 
     def cancel(self, stream: Http2Stream) -> None:
@@ -379,6 +380,7 @@ class Http2Connection(asyncio.Protocol):
         if allowed is not None:
             before = self.has_room
             self._limit = min(allowed, self.cluster.config.http2.max_concurrent_streams)
+            self.host.max_streams = self._limit
             if self.has_room != before:
                 self._offer(before)
 
