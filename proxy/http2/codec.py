@@ -87,7 +87,9 @@ class Codec(Protocol):
         """Queue trailers after the body, and end the stream's outbound direction with them."""
 
     def reset_stream(self, stream_id: int, error_code: int = ErrorCode.CANCEL) -> None:
-        """Queue RST_STREAM, before anything else of that stream. For a stream that is gone nothing is sent."""
+        """Queue RST_STREAM. Whatever waits to be sent for that stream is dropped, its response too: for a response
+        and then RST_STREAM, call ``data_to_send`` between. For a stream that is gone nothing is sent. A request that
+        waits is cancelled, but closed (and its body forgotten) only when its turn comes."""
 
     def ping(self, opaque_data: bytes = ...) -> None: ...
 

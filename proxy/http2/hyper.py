@@ -12,7 +12,6 @@ What the peer or the caller may still see to be different from ngh2:
   ignores them; late ones for a stream that was reset are ignored by both, but h2 remembers 65,536 of them only;
 - GOAWAY carries no debug data that says what was wrong, and error codes differ for bytes that are no frame at all;
 - a stream whose window the peer overflows by WINDOW_UPDATE is closed at once, not when RST_STREAM is sent;
-- after a breach, streams that were open get no ``StreamClosed``, nor do waiting requests;
 - ``data_to_send(amount)`` counts all that windows let pass as sent, not only what it gives;
 - an empty trailer section is sent as an empty DATA frame with END_STREAM;
 - bodies of several streams are interleaved where nghttp2 sends one after the other.
@@ -21,7 +20,7 @@ What the peer or the caller may still see to be different from ngh2:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from h2.exceptions import H2Error
@@ -50,6 +49,7 @@ class HyperCodec(Inbound):
         super().__init__(role, options)
         self._output = bytearray(b"" if self._server else PREFACE)
         self._requests: deque[Stream] = deque()
+        self._goaway_submitted = False
         self._output += SettingsFrame(0, settings=options.settings(role)).serialize()
         if options.initial_connection_window_size > DEFAULT_WINDOW:
             self.set_local_window_size(options.initial_connection_window_size)
@@ -117,20 +117,26 @@ class HyperCodec(Inbound):
 
     def ping(self, opaque_data: bytes = bytes(8)) -> None:
         self._require_active()
-        self._h2.ping(opaque_data)
+        if len(opaque_data) != 8:
+            raise ValueError("opaque_data must contain exactly 8 bytes")
+        self._pings.append(opaque_data)
 
     def send_goaway(
         self, error_code: int = 0, *, last_stream_id: int | None = None, debug_data: bytes = b""
     ) -> None:
         self._require_active()
         last = self._last_processed if last_stream_id is None else last_stream_id
-        self._tasks.append(partial(self._send_goaway, last, error_code, debug_data))
+        if last and last % 2 != self._server:
+            raise ValueError("last_stream_id is not one of the peer's streams")
+        self._queue_goaway(partial(self._send_goaway, last, error_code, debug_data))
 
     def send_shutdown_notice(self) -> None:
         self._require_active()
         if not self._server:
             raise ConnectionProtocolError("a client cannot send shutdown notices")
-        self._tasks.append(partial(self._write_goaway, MAX_STREAM_ID, ErrorCode.NO_ERROR, b""))
+        if self._goaway_submitted or self._goaway_received:
+            return
+        self._queue_goaway(partial(self._write_goaway, MAX_STREAM_ID, ErrorCode.NO_ERROR, b""))
 
     def terminate_connection(self, error_code: int = 0, *, last_stream_id: int | None = None) -> None:
         self._require_active()
@@ -157,7 +163,7 @@ class HyperCodec(Inbound):
         window = self._stream(stream_id).window if stream_id else self._window
         increment = window.resize(window_size)
         if increment:
-            self._h2.increment_flow_control_window(increment, stream_id or None)
+            self._tasks.append(partial(self._send_window_update, increment, stream_id))
 
     def update_settings(self, settings: Mapping[int, int]) -> None:
         self._require_active()
@@ -180,11 +186,13 @@ class HyperCodec(Inbound):
     def want_write(self) -> bool:
         if self._final_goaway_sent:
             return False
-        if self._output or self._tasks or self._last_goaway is not None:
+        if self._output or self._pings or self._tasks or self._last_goaway is not None:
             return True
-        if self._sending and self._h2.outbound_flow_control_window > 0:
-            return any(stream.request is None for stream in self._sending.values())
-        return bool(self._requests) and self._may_open()
+        if self._requests and self._may_open():
+            return True
+        return self._h2.outbound_flow_control_window > 0 and any(
+            stream.request is None for stream in self._sending.values()
+        )
 
     @property
     def local_settings(self) -> dict[int, int]:
@@ -203,8 +211,7 @@ class HyperCodec(Inbound):
 
     def stream_remote_window_size(self, stream_id: int) -> int:
         self._require_active()
-        if self._stream(stream_id).request is not None:
-            raise StreamUnavailableError("stream does not exist")
+        self._stream(stream_id)
         return max(self._h2.streams[stream_id].outbound_flow_control_window, 0)
 
     def queued_body_size(self, stream_id: int | None = None) -> int:
@@ -215,7 +222,7 @@ class HyperCodec(Inbound):
 
     def _stream(self, stream_id: int) -> Stream:
         stream = self._streams.get(stream_id)
-        if stream is None:
+        if stream is None or stream.request is not None:
             raise StreamUnavailableError("stream does not exist")
         return stream
 
@@ -242,9 +249,13 @@ class HyperCodec(Inbound):
     def data_to_send(self, amount: int | None = None) -> bytes:
         if self._failed:
             self._require_active()
+        for opaque_data in self._pings:
+            self._h2.ping(opaque_data)
+        self._pings.clear()
+        while self._tasks:
+            self._tasks.popleft()()
+        self._goaways.clear()
         if self._last_goaway is None and not self._closed:
-            while self._tasks:
-                self._tasks.popleft()()
             self._send_bodies()
             while self._open_request():
                 self._send_bodies()
@@ -252,6 +263,9 @@ class HyperCodec(Inbound):
         if self._last_goaway is not None and not self._final_goaway_sent:
             self._write_goaway(*self._last_goaway)
             self._final_goaway_sent = self._goaway_sent = True
+            self._close_streams_above(self._own_last_stream, own=False)
+            while self._open_request():
+                pass
         size = len(self._output) if amount is None else amount
         data = bytes(self._output[:size])
         del self._output[:size]
@@ -261,6 +275,11 @@ class HyperCodec(Inbound):
     def _write(self, output: bytes) -> None:
         self._output += output
 
+    def _queue_goaway(self, task: Callable[[], None]) -> None:
+        self._goaway_submitted = True
+        self._tasks.append(task)
+        self._goaways.append(task)
+
     def _write_reset(self, stream_id: int, code: int) -> None:
         try:
             self._h2.reset_stream(stream_id, code)
@@ -268,6 +287,14 @@ class HyperCodec(Inbound):
             # Both sides had finished, for h2.
             self._write(self._h2.data_to_send())
             self._write(RstStreamFrame(stream_id, error_code=code).serialize())
+
+    def _send_window_update(self, increment: int, stream_id: int) -> None:
+        if not stream_id:
+            self._h2.increment_flow_control_window(increment)
+            return
+        stream = self._streams.get(stream_id)
+        if stream is not None and not stream.refused and not stream.remote_closed:
+            self._h2.increment_flow_control_window(increment, stream_id)
 
     def _send_reset(self, stream_id: int, code: int) -> None:
         stream = self._streams.get(stream_id)
@@ -291,7 +318,7 @@ class HyperCodec(Inbound):
 
     def _send_headers(self, stream_id: int, headers: list[Header], end_stream: bool) -> None:
         stream = self._streams.get(stream_id)
-        if stream is None:
+        if stream is None or stream.refused:
             return
         try:
             self._h2.send_headers(stream_id, headers, end_stream=end_stream)
@@ -316,7 +343,7 @@ class HyperCodec(Inbound):
         assert stream.request is not None
         if stream.cancelled is not None:
             self._close_stream(stream, stream.cancelled)
-        elif self._goaway_received:
+        elif self._goaway_received or self._last_goaway is not None:
             error = ConnectionClosingError("request HEADERS is not allowed")
             self._close_stream(stream, ErrorCode.REFUSED_STREAM, error)
         else:

@@ -109,6 +109,9 @@ class Inbound(ABC):
         self._unacknowledged: dict[int, int] = {}
         self._tasks: deque[Callable[[], None]] = deque()
         """What is to be sent, in order, before requests and bodies."""
+        self._pings: list[bytes] = []
+        self._goaways: deque[Callable[[], None]] = deque()
+        """Those of the tasks that send GOAWAY, as long as they wait."""
         self._last_goaway: tuple[int, int, bytes] | None = None
         """Last stream, code and debug data of the GOAWAY that ends the connection, until it is sent."""
 
@@ -442,7 +445,10 @@ class Inbound(ABC):
         if self._last_goaway is None:
             self._last_goaway = (self._last_processed, code, b"")
             self._closing = True
-            self._tasks.clear()
+            # As nghttp2: of what waits only GOAWAY is still sent.
+            self._tasks, tasks = self._goaways, self._tasks
+            tasks.clear()
+            self._pings.clear()
 
     def _fail(self) -> None:
         """Dead, without a word, as ngh2 after a fatal error."""
@@ -481,6 +487,9 @@ class Inbound(ABC):
     def _write_reset(self, stream_id: int, code: int) -> None: ...
 
     @abstractmethod
+    def _send_window_update(self, increment: int, stream_id: int) -> None: ...
+
+    @abstractmethod
     def _send_reset(self, stream_id: int, code: int) -> None:
         """Reset a stream that may be gone, and close it."""
 
@@ -501,11 +510,11 @@ class Inbound(ABC):
             return
         increment = self._window.release(amount)
         if increment:
-            self._h2.increment_flow_control_window(increment)
+            self._tasks.append(partial(self._send_window_update, increment, 0))
         if stream is not None and not stream.remote_closed and not stream.refused:
             increment = stream.window.release(amount)
             if increment:
-                self._h2.increment_flow_control_window(increment, stream.stream_id)
+                self._tasks.append(partial(self._send_window_update, increment, stream.stream_id))
 
     def _drop_reset(self) -> None:
         """h2 answers late frames of a stream that is gone with RST_STREAM each: that is no use to anyone."""
