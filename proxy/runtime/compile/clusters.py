@@ -58,7 +58,7 @@ def _check(config: ClusterConfig, field: str) -> None:
         raise ConfigError(
             f"{field}.lb_policy", "CLUSTER_PROVIDED goes with type ORIGINAL_DST, and only with it"
         )
-    if config.http2:
+    if config.protocol != "HTTP1":
         raise ConfigError(
             f"{field}.typed_extension_protocol_options", "HTTP/2 to upstream is not supported yet"
         )

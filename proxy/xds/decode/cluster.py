@@ -150,7 +150,7 @@ def cluster(message: Any) -> Cluster:
         max_requests_per_connection=protocol.max_requests_per_connection,
         max_response_headers_kb=protocol.max_response_headers_kb,
         max_headers_count=protocol.max_headers_count,
-        http2=protocol.http2,
+        protocol="HTTP2" if protocol.http2 else "HTTP1",
         per_connection_buffer_limit_bytes=wrapped(message, "per_connection_buffer_limit_bytes", 1024 * 1024),
         alt_stat_name=message.alt_stat_name,
         panic_threshold=_panic_threshold(message, path),
