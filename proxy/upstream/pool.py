@@ -204,7 +204,9 @@ class Pool:
         cluster = queue.cluster
         config = cluster.config
         # Which version the server will choose is not known before it has.
-        streams = (host.max_streams or config.http2.max_concurrent_streams) if config.protocol == "HTTP2" else 1
+        streams = (
+            (host.max_streams or config.http2.max_concurrent_streams) if config.protocol == "HTTP2" else 1
+        )
         while wants_connection(
             waiting=len(queue.waiting),
             connecting=queue.connecting,
