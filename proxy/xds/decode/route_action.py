@@ -8,6 +8,7 @@ from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 
 from proxy.model.config import ConfigError
 from proxy.model.route import RetryPolicy, RouteAction, WeightedCluster
+from proxy.upstream.retry import GRPC_CONDITIONS, HTTP_CONDITIONS
 from proxy.xds.decode import headers
 from proxy.xds.decode.fields import (
     UNSUPPORTED,
@@ -55,23 +56,7 @@ _DURATION = known("max_stream_duration")
 _UPGRADE = known("upgrade_type", "enabled", "connect_config")
 
 _NOT_FOUND_CODES = {"SERVICE_UNAVAILABLE": 503, "NOT_FOUND": 404, "INTERNAL_SERVER_ERROR": 500}
-RETRY_CONDITIONS = frozenset(
-    (
-        "5xx",
-        "gateway-error",
-        "reset",
-        "reset-before-request",
-        "connect-failure",
-        "retriable-4xx",
-        "refused-stream",
-        "retriable-status-codes",
-        "cancelled",
-        "deadline-exceeded",
-        "internal",
-        "resource-exhausted",
-        "unavailable",
-    )
-)
+RETRY_CONDITIONS = HTTP_CONDITIONS | GRPC_CONDITIONS
 
 
 def route_action(message: Any, path: str, inherited: RetryPolicy | None) -> RouteAction:
