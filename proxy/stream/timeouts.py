@@ -27,8 +27,8 @@ class StreamLimit(NamedTuple):
 def stream_limit(route: RouteEntry, head: Head, manager_max: float, *, grpc: bool) -> StreamLimit:
     """The limit of one request (Envoy's ``ConnectionManagerImpl::ActiveStream::refreshDurationTimeout``).
 
-    ``manager_max`` is the connection manager's ``max_stream_duration``, 0 = none. As in Envoy, ``grpc-timeout`` is heeded
-    whatever the content type, but written only for gRPC, and the upstream is told nothing of the time that has passed.
+    ``manager_max`` is the connection manager's ``max_stream_duration``, 0 = none. As in Envoy, ``grpc-timeout`` is
+    heeded whatever the content type, but written only for gRPC, and without the time that has passed.
     """
     rules = route.grpc_timeouts
     if rules is not None and rules.header_max is not None:
