@@ -63,11 +63,23 @@ class WeightedCluster:
 
 
 @dataclass(frozen=True, slots=True)
+class GrpcTimeouts:
+    """What ``max_stream_duration`` says of ``grpc-timeout``, in seconds; 0 = no upper limit.
+
+    ``header_max`` ``None``: the field is not read. ``header_offset`` is taken off it.
+    """
+
+    header_max: float | None = None
+    header_offset: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RouteAction:
     """Forward. ``clusters`` has one entry for a plain cluster, several for ``weighted_clusters``.
 
     ``timeout`` seconds, 0 = none (Envoy's default is 15 s, applied at decode). ``upgrades``: upgrade types (lower case)
     and whether they are enabled; ``terminates_connect``: the bytes of a CONNECT go to the cluster as they are.
+    ``grpc_timeouts`` is there if ``max_stream_duration`` is at all, which means that and no ``timeout``.
     """
 
     clusters: tuple[WeightedCluster, ...]
@@ -81,6 +93,7 @@ class RouteAction:
     terminates_connect: bool = False
     max_stream_duration: float | None = None
     append_x_forwarded_host: bool = False
+    grpc_timeouts: GrpcTimeouts | None = None
 
 
 @dataclass(frozen=True, slots=True)

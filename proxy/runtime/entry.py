@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from proxy.cluster.cluster import Cluster
 from proxy.model.reply import Reply
-from proxy.model.route import RequestBuffers, RetryPolicy, RouteConfiguration
+from proxy.model.route import GrpcTimeouts, RequestBuffers, RetryPolicy, RouteConfiguration
 from proxy.model.stats import RouteStats
 from proxy.route.edits import HeaderEdits
 from proxy.route.match import RouteTable
@@ -65,6 +65,7 @@ class RouteEntry:
     max_stream_duration: float | None = None
     counts_attempts: bool = False
     append_x_forwarded_host: bool = False
+    grpc_timeouts: GrpcTimeouts | None = None
 
 
 @dataclass(frozen=True, slots=True)

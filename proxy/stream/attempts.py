@@ -181,7 +181,11 @@ class Attempts(ExchangeState):
         if reason not in CONNECT_FAILURES and reason != "overflow":
             cluster.stats.upstream_rq_rx_reset += 1
         retry = self._retry
-        if retry is not None and retry.after_reset(reason) and self._again(keep_connection=True):
+        if (
+            retry is not None
+            and retry.after_reset(reason, started=bool(self.first_upstream_tx))
+            and self._again(keep_connection=True)
+        ):
             return
         if reason in CONNECT_FAILURES:
             self.reply(local_reply.reset_before_response(reason, message, retried=self.attempts > 1))
@@ -224,7 +228,12 @@ class Attempts(ExchangeState):
         cluster.stats.upstream_rq_per_try_timeout += 1
         self._try_deadline = inf
         self._drop_upstream()
-        if self._retry is not None and self._retry.after_timeout() and self._again(keep_connection=False):
+        retry = self._retry
+        if (
+            retry is not None
+            and retry.after_timeout(started=bool(self.first_upstream_tx))
+            and self._again(keep_connection=False)
+        ):
             return
         self.reply(local_reply.PER_TRY_TIMEOUT)
 

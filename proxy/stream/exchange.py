@@ -245,7 +245,7 @@ class HttpExchange(Attempts):
     def response_started(self, head: Head, body: bytes, payload: int, done: bool) -> None:
         status = head.status
         retry = self._retry
-        if retry is not None and retry.after_response(status) and self._again(keep_connection=done):
+        if retry is not None and retry.after_response(head) and self._again(keep_connection=done):
             return
         self._replay = b""
         self._try_deadline = inf

@@ -182,7 +182,9 @@ class RouteCompiler:
             self._stats.route_stats(virtual_host, route.name),
             choose=compile_choice(targets, self._env.random, where),
             # As in Envoy: who limits the stream as a whole means that and no other timeout.
-            timeout=action.timeout if action.max_stream_duration is None else 0.0,
+            timeout=action.timeout
+            if action.max_stream_duration is None and action.grpc_timeouts is None
+            else 0.0,
             idle_timeout=action.idle_timeout,
             retry=action.retry_policy,
             buffers=route.buffers,
@@ -194,6 +196,7 @@ class RouteCompiler:
             max_stream_duration=action.max_stream_duration,
             append_x_forwarded_host=action.append_x_forwarded_host,
             counts_attempts=host.include_request_attempt_count,
+            grpc_timeouts=action.grpc_timeouts,
         )
 
     def _target(self, share: WeightedCluster, missing: Reply, levels: Levels) -> Target:

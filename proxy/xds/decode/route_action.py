@@ -7,7 +7,8 @@ from typing import Any
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 
 from proxy.model.config import ConfigError
-from proxy.model.route import RetryPolicy, RouteAction, WeightedCluster
+from proxy.model.route import GrpcTimeouts, RetryPolicy, RouteAction, WeightedCluster
+from proxy.upstream.retry import GRPC_CONDITIONS, HTTP_CONDITIONS
 from proxy.xds.decode import headers
 from proxy.xds.decode.fields import (
     UNSUPPORTED,
@@ -51,27 +52,11 @@ _RETRY = known(
 _PREDICATE = known("typed_config", without_effect={"name": "is a label; the type URL decides"})
 _BACK_OFF = known("base_interval", "max_interval")
 _EMPTY = known()
-_DURATION = known("max_stream_duration")
+_DURATION = known("max_stream_duration", "grpc_timeout_header_max", "grpc_timeout_header_offset")
 _UPGRADE = known("upgrade_type", "enabled", "connect_config")
 
 _NOT_FOUND_CODES = {"SERVICE_UNAVAILABLE": 503, "NOT_FOUND": 404, "INTERNAL_SERVER_ERROR": 500}
-RETRY_CONDITIONS = frozenset(
-    (
-        "5xx",
-        "gateway-error",
-        "reset",
-        "reset-before-request",
-        "connect-failure",
-        "retriable-4xx",
-        "refused-stream",
-        "retriable-status-codes",
-        "cancelled",
-        "deadline-exceeded",
-        "internal",
-        "resource-exhausted",
-        "unavailable",
-    )
-)
+RETRY_CONDITIONS = HTTP_CONDITIONS | GRPC_CONDITIONS
 
 
 def route_action(message: Any, path: str, inherited: RetryPolicy | None) -> RouteAction:
@@ -104,15 +89,22 @@ def route_action(message: Any, path: str, inherited: RetryPolicy | None) -> Rout
         duration(message, path, "idle_timeout", None),
         policy,
         *_upgrades(message.upgrade_configs, f"{path}.upgrade_configs"),
-        _max_stream_duration(message, path),
+        duration(message.max_stream_duration, f"{path}.max_stream_duration", "max_stream_duration", None),
         message.append_x_forwarded_host,
+        _grpc_timeouts(message, path),
     )
 
 
-def _max_stream_duration(message: Any, path: str) -> float | None:
+def _grpc_timeouts(message: Any, path: str) -> GrpcTimeouts | None:
+    if not message.HasField("max_stream_duration"):
+        return None
     at = f"{path}.max_stream_duration"
-    check(message.max_stream_duration, at, _DURATION)
-    return duration(message.max_stream_duration, at, "max_stream_duration", None)
+    limits = message.max_stream_duration
+    check(limits, at, _DURATION)
+    return GrpcTimeouts(
+        duration(limits, at, "grpc_timeout_header_max", None),
+        duration(limits, at, "grpc_timeout_header_offset", None),
+    )
 
 
 def _upgrades(messages: Any, path: str) -> tuple[tuple[tuple[str, bool], ...], bool]:

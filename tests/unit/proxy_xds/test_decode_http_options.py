@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from proxy.model.address import CidrRange
 from proxy.model.config import ConfigError
 from proxy.model.listener import HttpConnectionManager
-from proxy.model.route import RouteAction
+from proxy.model.route import GrpcTimeouts, RouteAction
 from proxy.xds.decode.http import http_connection_manager
 from proxy.xds.decode.route_action import route_action
 
@@ -96,6 +96,16 @@ def test_upgrades_of_a_route_are_read() -> None:
     assert made.max_stream_duration == 3.0 and made.append_x_forwarded_host
 
 
+def test_what_a_route_says_of_grpc_timeout_is_read() -> None:
+    assert action().grpc_timeouts is None
+    empty = action(max_stream_duration={})
+    assert empty.grpc_timeouts == GrpcTimeouts(None, None) and empty.max_stream_duration is None
+    made = action(
+        max_stream_duration={"grpc_timeout_header_max": "0s", "grpc_timeout_header_offset": "0.25s"}
+    )
+    assert made.grpc_timeouts == GrpcTimeouts(0.0, 0.25)
+
+
 @pytest.mark.parametrize(
     ("options", "field"),
     [
@@ -113,9 +123,14 @@ def test_upgrades_of_a_route_are_read() -> None:
             ".upgrade_configs[0].connect_config.allow_post",
         ),
         (
-            {"max_stream_duration": {"grpc_timeout_header_max": "1s"}},
+            {"max_stream_duration": {"grpc_timeout_header_max": "-1s"}},
             ".max_stream_duration.grpc_timeout_header_max",
         ),
+        (
+            {"max_stream_duration": {"grpc_timeout_header_offset": "-1s"}},
+            ".max_stream_duration.grpc_timeout_header_offset",
+        ),
+        ({"max_grpc_timeout": "1s"}, ".max_grpc_timeout"),
         ({"hedge_policy": {"initial_requests": 2}}, ".hedge_policy"),
     ],
 )
