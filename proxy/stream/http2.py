@@ -410,9 +410,7 @@ class Http2Downstream(ClientConnection):
             idle_timeout = shortened.timeout("HTTP_DOWNSTREAM_CONNECTION_IDLE", idle_timeout)
         if now >= self._goaway_at:
             self._goaway_at = inf
-            self.session.codec.send_goaway(_NO_ERROR)
-            self._h2_stats.goaway_sent += 1
-            self.session.mark()
+            self._h2_stats.goaway_sent += self.session.say_goodbye()
             if not self.streams:
                 self._say_goodbye()
         elif longest and self.keep and now - self._started >= longest:
@@ -424,8 +422,7 @@ class Http2Downstream(ClientConnection):
 
     def _say_goodbye(self) -> None:
         if not self._closed and not self._lingering:
-            self.session.codec.send_goaway(_NO_ERROR)
-            self._h2_stats.goaway_sent += 1
+            self._h2_stats.goaway_sent += self.session.say_goodbye()
             self.session.flush()
             self.close()
 

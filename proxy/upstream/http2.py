@@ -229,8 +229,7 @@ class Http2Connection(asyncio.Protocol):
         """Say goodbye and close after what was written is sent."""
         if not self.closed:
             self._end()
-            self.session.codec.send_goaway(_NO_ERROR)
-            self._h2_stats.goaway_sent += 1
+            self._h2_stats.goaway_sent += self.session.say_goodbye()
             self.session.flush()
             self._transport.close()
 

@@ -287,6 +287,7 @@ async def test_a_client_that_does_not_read_bounds_what_is_buffered(protocol: str
     async with backend(old) as one, http2_backend(new) as two:
         async with through(one.port if protocol == "HTTP1" else two.port, protocol) as it:
             client = await dial_http2(it.port, initial_window_size=1 << 16)
+            client.h2.set_local_window_size(1 << 20)
             number = client.request(path="/big")
             client.streams[number].paused = True
             stats = it.cluster_stats("up")
