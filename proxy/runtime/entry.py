@@ -45,6 +45,12 @@ class RouteEntry:
     as it is; ``host_rewrite`` replaces the authority. ``timeout`` and ``idle_timeout`` are seconds, 0 = none;
     ``idle_timeout`` ``None`` = the connection manager's. ``response_edits`` is for answers made here before
     a ``Target`` is chosen, which has its own. ``upgrades``: what the route itself says of upgrade types.
+
+    ``stream_duration_only``: no timeout but that of the stream applies, and what it comes to is what ``grpc-timeout``
+    tells the upstream. ``grpc_timeout_header_max`` not ``None``: a received ``grpc-timeout``, at most that (0 = any),
+    less ``grpc_timeout_header_offset`` is the limit in place of ``max_stream_duration``; 0 or less = it ends at once.
+    ``max_grpc_timeout`` not ``None``: of gRPC requests the ``grpc-timeout`` (none = 0 = no limit), less
+    ``grpc_timeout_offset`` where that is less, then at most ``max_grpc_timeout`` (0 = any), replaces ``timeout``.
     """
 
     name: str
@@ -63,6 +69,11 @@ class RouteEntry:
     upgrades: Mapping[bytes, bool] | None = None
     terminates_connect: bool = False
     max_stream_duration: float | None = None
+    stream_duration_only: bool = False
+    grpc_timeout_header_max: float | None = None
+    grpc_timeout_header_offset: float = 0.0
+    max_grpc_timeout: float | None = None
+    grpc_timeout_offset: float = 0.0
     counts_attempts: bool = False
     append_x_forwarded_host: bool = False
 
