@@ -10,6 +10,7 @@ from proxy.model.matcher import PathMatcher
 from proxy.model.reply import Reply
 from proxy.model.route import (
     DirectResponseAction,
+    GrpcTimeouts,
     HeaderMutations,
     HeaderValueOption,
     RedirectAction,
@@ -176,15 +177,16 @@ class RouteCompiler:
         host_rewrite = None
         if action.host_rewrite_literal:
             host_rewrite = clean(action.host_rewrite_literal, f"{path}.host_rewrite_literal")
+        durations = action.grpc_timeouts
+        if durations is None and action.max_stream_duration is not None:
+            durations = GrpcTimeouts()
         return RouteEntry(
             route.name,
             virtual_host,
             self._stats.route_stats(virtual_host, route.name),
             choose=compile_choice(targets, self._env.random, where),
             # As in Envoy: who limits the stream as a whole means that and no other timeout.
-            timeout=action.timeout
-            if action.max_stream_duration is None and action.grpc_timeouts is None
-            else 0.0,
+            timeout=action.timeout if durations is None else 0.0,
             idle_timeout=action.idle_timeout,
             retry=action.retry_policy,
             buffers=route.buffers,
@@ -196,7 +198,7 @@ class RouteCompiler:
             max_stream_duration=action.max_stream_duration,
             append_x_forwarded_host=action.append_x_forwarded_host,
             counts_attempts=host.include_request_attempt_count,
-            grpc_timeouts=action.grpc_timeouts,
+            grpc_timeouts=durations,
         )
 
     def _target(self, share: WeightedCluster, missing: Reply, levels: Levels) -> Target:
