@@ -16,7 +16,7 @@ How a connection uses a codec:
   window is opened again when half of it has been given back. Padding, and data of streams that are gone, are given
   back by the codec.
 - Nothing says when a queue has drained: look at ``queued_body_size`` after each ``data_to_send``.
-- ``StreamReset`` is the peer's RST_STREAM and is followed by ``StreamClosed``. A ``StreamClosed`` with another code
+- ``StreamReset`` is the peer's RST_STREAM and is followed by ``StreamClosed``, unless the stream was over already. A ``StreamClosed`` with another code
   than NO_ERROR that neither followed a ``StreamReset`` nor our own ``reset_stream`` is the codec's refusal of what the
   peer sent. ``malformed`` tells a malformed message (RFC 9113 section 8.1.1) among those: Envoy ends the
   connection over it unless ``override_stream_error_on_invalid_http_message``. No ``RequestReceived`` comes for a
@@ -87,7 +87,9 @@ class Codec(Protocol):
         """Queue trailers after the body, and end the stream's outbound direction with them."""
 
     def reset_stream(self, stream_id: int, error_code: int = ErrorCode.CANCEL) -> None:
-        """Queue RST_STREAM, before anything else of that stream. For a stream that is gone nothing is sent."""
+        """Queue RST_STREAM. Whatever waits to be sent for that stream is dropped, its response too: for a response
+        and then RST_STREAM, call ``data_to_send`` between. For a stream that is gone nothing is sent. A request that
+        waits is cancelled, but closed (and its body forgotten) only when its turn comes."""
 
     def ping(self, opaque_data: bytes = ...) -> None: ...
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from proxy.http2 import events
 from proxy.http2.codec import Codec, CodecError, dispatch_table
+from proxy.http2.errors import ConnectionStateError
 from proxy.http2.options import Options
 from proxy.model.http2 import Http2Options
 
@@ -186,6 +187,15 @@ class Session:
         if codec.queued_body_size(number) > HIGH and number not in self._full:
             self._full[number] = sender
             sender.filled()
+
+    def say_goodbye(self) -> bool:
+        """Send GOAWAY; false if the connection is over for the codec, as it is when the peer has said it first."""
+        try:
+            self.codec.send_goaway()
+        except ConnectionStateError:
+            return False
+        self.mark()
+        return True
 
     def forget(self, number: int) -> None:
         """The stream is over."""

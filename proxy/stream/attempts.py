@@ -77,7 +77,10 @@ class Attempts(ExchangeState):
             return
         idle = host.idle
         while idle:
-            pooled = idle.pop()
+            pooled = idle[-1]
+            if not pooled.http2 or pooled.closed:
+                # One of HTTP/2 stays until it has no room.
+                idle.pop()
             if not pooled.closed:
                 self._begin(pooled)
                 return

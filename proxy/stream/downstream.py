@@ -148,7 +148,9 @@ class Downstream(ClientConnection):
             elif exchange.dechunk and head.flags & CHUNKED:
                 self.keep = False
         rechunk = self._rechunk
-        out = self.edge.response_block(exchange, head, now, keep=self.keep, rechunk=rechunk)
+        out = self.edge.response_block(
+            exchange, head, now, keep=self.keep, rechunk=rechunk, length=len(body) if done else -1
+        )
         if body:
             out += chunk(body) if rechunk else body
         self.write(out)

@@ -45,6 +45,7 @@ _BODILESS: Final = frozenset((b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"))
 _ORIGINAL_HOST: Final = frozenset((b"x-envoy-original-host",))
 _FORWARDED_HOST: Final = frozenset((b"x-forwarded-host",))
 _SERVER_FIELD: Final = strip_for(frozenset((b"server",)))
+_NO_BODY: Final = frozenset((204, 304))
 _NONE: Final[frozenset[bytes]] = frozenset()
 
 # An upgrade's own two fields must pass; they are put back as ready lines.
@@ -211,9 +212,10 @@ class HttpEdge:
         return self._strip_response, extra, also
 
     def response_block(
-        self, exchange: ExchangeState, head: Head, now: float, *, keep: bool, rechunk: bool
+        self, exchange: ExchangeState, head: Head, now: float, *, keep: bool, rechunk: bool, length: int
     ) -> bytes:
-        """The head to send to a client of HTTP/1.1. ``rechunk``: the body gets chunked framing."""
+        """The head to send to a client of HTTP/1.1. ``rechunk``: the body gets chunked framing; ``length``: what is
+        known of its size, if it has no framing yet."""
         strip, extra, also = self.returning(exchange, head, now)
         if exchange.tunnel:
             if head.status == 101:
@@ -222,8 +224,11 @@ class HttpEdge:
             return head.emit(None, strip | HAS_FRAMING | HAS_LENGTH, extra, also)
         if rechunk:
             extra += b"transfer-encoding: chunked\r\n"
-        elif head.flags & CHUNKED and exchange.dechunk:
-            strip |= HAS_FRAMING
+        elif head.flags & CHUNKED:
+            if exchange.dechunk:
+                strip |= HAS_FRAMING
+        elif head.length < length and not exchange.is_head and head.status not in _NO_BODY:
+            extra += b"content-length: %d\r\n" % length
         if not keep:
             extra += _CLOSE
         elif not exchange.head.minor:

@@ -187,7 +187,7 @@ class Http2Stream:
 class Http2Downstream(ClientConnection):
     """One client connection. ``streams`` are those whose exchange is under way, by number."""
 
-    __slots__ = ("_goaway_at", "_requests", "_reset_by_client", "_unread", "session", "streams")
+    __slots__ = ("_goaway_at", "_h2_stats", "_requests", "_reset_by_client", "_unread", "session", "streams")
 
     def __init__(
         self,
@@ -206,6 +206,7 @@ class Http2Downstream(ClientConnection):
         self._unread: set[int] = set()
         self._goaway_at = inf
         http = self._http
+        self._h2_stats = http.http2_stats
         self.session = Session(
             codecs.make(codecs.Role.SERVER, engine_options(http.config.http2)),
             state.flusher,
@@ -278,7 +279,10 @@ class Http2Downstream(ClientConnection):
     def reset(self, stream: Http2Stream, code: int) -> None:
         """End a stream at once."""
         if not self._closed and stream.id in self.streams:
-            self._http.stats.http2.tx_reset += 1
+            self._h2_stats.tx_reset += 1
+            if self.session.dirty:
+                # What was said before goes first: the codec would drop it.
+                self.session.flush()
             self.session.codec.reset_stream(stream.id, code)
             self.session.mark()
             self._forget(stream)
@@ -309,7 +313,7 @@ class Http2Downstream(ClientConnection):
         ended = event.end_stream
         stream = Http2Stream(self, number, ended)
         self.streams[number] = stream
-        http.stats.http2.streams_active += 1
+        self._h2_stats.streams_active += 1
         # What follows a request for a tunnel is no part of it.
         done = ended or bool(head.flags & UPGRADE) or head.method == b"CONNECT"
         stream.exchange = exchange = HttpExchange(stream, http, head, done)
@@ -333,7 +337,7 @@ class Http2Downstream(ClientConnection):
         if stream is None:
             self._unread.discard(event.stream_id)
             return
-        self._http.stats.http2.trailers += 1
+        self._h2_stats.trailers += 1
         stream.ended = True
         if stream.exchange.upgrade:
             stream.data(b"", True)
@@ -341,7 +345,7 @@ class Http2Downstream(ClientConnection):
             stream.exchange.request_trailers([field for field in event.headers if may_trail(field[0])])
 
     def _reset(self, event: events.StreamReset) -> None:
-        self._http.stats.http2.rx_reset += 1
+        self._h2_stats.rx_reset += 1
         self._reset_by_client = event.stream_id
         self._unread.discard(event.stream_id)
         stream = self.streams.get(event.stream_id)
@@ -357,7 +361,7 @@ class Http2Downstream(ClientConnection):
             self._forget(stream)
             stream.exchange.downstream_lost(remote=False)
         if event.error_code == _PROTOCOL_ERROR and event.stream_id != self._reset_by_client:
-            self._http.stats.http2.rx_messaging_error += 1
+            self._h2_stats.rx_messaging_error += 1
             self._misbehaved()
 
     def _goaway(self, event: events.GoAwayReceived) -> None:
@@ -383,7 +387,7 @@ class Http2Downstream(ClientConnection):
             self._say_goodbye()
             return
         self.session.codec.send_shutdown_notice()
-        self._http.stats.http2.goaway_sent += 1
+        self._h2_stats.goaway_sent += 1
         self.session.mark()
         self._goaway_at = self.state.now + self._http.config.drain_timeout
 
@@ -406,9 +410,7 @@ class Http2Downstream(ClientConnection):
             idle_timeout = shortened.timeout("HTTP_DOWNSTREAM_CONNECTION_IDLE", idle_timeout)
         if now >= self._goaway_at:
             self._goaway_at = inf
-            self.session.codec.send_goaway(_NO_ERROR)
-            self._http.stats.http2.goaway_sent += 1
-            self.session.mark()
+            self._h2_stats.goaway_sent += self.session.say_goodbye()
             if not self.streams:
                 self._say_goodbye()
         elif longest and self.keep and now - self._started >= longest:
@@ -420,14 +422,13 @@ class Http2Downstream(ClientConnection):
 
     def _say_goodbye(self) -> None:
         if not self._closed and not self._lingering:
-            self.session.codec.send_goaway(_NO_ERROR)
-            self._http.stats.http2.goaway_sent += 1
+            self._h2_stats.goaway_sent += self.session.say_goodbye()
             self.session.flush()
             self.close()
 
     def _refuse(self, number: int) -> None:
         """A request that no head could be made of."""
-        self._http.stats.http2.rx_messaging_error += 1
+        self._h2_stats.rx_messaging_error += 1
         self.session.codec.reset_stream(number, _PROTOCOL_ERROR)
         self.session.mark()
         self._misbehaved()
@@ -438,7 +439,7 @@ class Http2Downstream(ClientConnection):
         stats.downstream_cx_protocol_error += 1
         if not self._http.config.http2.stream_error_on_invalid_http_message and not self._lingering:
             self.session.codec.terminate_connection(_PROTOCOL_ERROR)
-            stats.http2.goaway_sent += 1
+            self._h2_stats.goaway_sent += 1
             self.session.mark()
 
     def _failed(self, error: Exception) -> None:
@@ -451,13 +452,13 @@ class Http2Downstream(ClientConnection):
         """Every exchange has lost its client."""
         streams = list(self.streams.values())
         self.streams.clear()
-        self._http.stats.http2.streams_active -= len(streams)
+        self._h2_stats.streams_active -= len(streams)
         for stream in streams:
             stream.exchange.downstream_lost(remote=False)
 
     def _forget(self, stream: Http2Stream) -> None:
         del self.streams[stream.id]
-        self._http.stats.http2.streams_active -= 1
+        self._h2_stats.streams_active -= 1
         self.session.forget(stream.id)
         stream.give_up()
         if not self.streams:
@@ -486,7 +487,7 @@ class Http2Downstream(ClientConnection):
             stats.downstream_cx_destroy_remote_active_rq += remote
             streams = list(self.streams.values())
             self.streams.clear()
-            stats.http2.streams_active -= len(streams)
+            self._h2_stats.streams_active -= len(streams)
             for stream in streams:
                 stream.exchange.downstream_lost(remote=remote)
         self._on_closed()

@@ -284,6 +284,10 @@ class UpstreamConnection(asyncio.Protocol):
         if done:
             if surplus:
                 self._surplus()
+            if receiver.dechunk and self._chunked is not None and self._chunked.trailers:
+                receiver.response_started(head, piece, payload, False)
+                self._end_with_trailers(receiver)
+                return
             self._release(receiver)
         receiver.response_started(head, piece, payload, done)
 
@@ -316,7 +320,19 @@ class UpstreamConnection(asyncio.Protocol):
             elif piece:
                 receiver.response_body(piece, payload, False)
 
+    def _end_with_trailers(self, receiver: Receiver) -> None:
+        """Whoever wants no framing is told them apart."""
+        if self._receiver is receiver and self._chunked is not None:
+            trailers = self._chunked.trailers
+            self._release(receiver)
+            receiver.response_trailers(trailers)
+
     def _complete(self, receiver: Receiver, data: bytes, payload: int) -> None:
+        if receiver.dechunk and self._chunked is not None and self._chunked.trailers:
+            if data:
+                receiver.response_body(data, payload, False)
+            self._end_with_trailers(receiver)
+            return
         self._release(receiver)
         receiver.response_body(data, payload, True)
 

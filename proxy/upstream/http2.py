@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from math import inf
+from random import random
 from typing import Any, Final, Protocol
 
 from proxy.cluster.cluster import Cluster
@@ -118,6 +119,7 @@ class Http2Connection(asyncio.Protocol):
     no more of them."""
 
     __slots__ = (
+        "_h2_stats",
         "_limit",
         "_owner",
         "_ping_at",
@@ -156,8 +158,11 @@ class Http2Connection(asyncio.Protocol):
         self._since = state.now
         self._pong_by = inf
         options = cluster.config.http2
-        self._limit = options.max_concurrent_streams
-        self._ping_at = state.now + options.keepalive_interval if options.keepalive_interval else inf
+        # What the host allowed before is what it will allow, until its SETTINGS say otherwise.
+        self._limit = host.max_streams or options.max_concurrent_streams
+        self._h2_stats = cluster.stats.http2_stats()
+        self._ping_at = inf
+        self._plan_ping(state.now)
         made = codecs.make(codecs.Role.CLIENT, engine_options(options))
         self.session = Session(
             made,
@@ -196,20 +201,20 @@ class Http2Connection(asyncio.Protocol):
         stream = Http2Stream(self, receiver, number)
         self.streams[number] = stream
         self.requests += 1
-        self.cluster.stats.http2.streams_active += 1
+        self._h2_stats.streams_active += 1
         self.session.mark()
         limit = self.cluster.config.max_requests_per_connection
         if limit and self.requests >= limit:
             self.cluster.stats.upstream_cx_max_requests += 1
             self._drain()
-        elif self.has_room:
-            self._owner.release(self)
+        elif not self.has_room:
+            self._withdraw()
         return stream
 
     def cancel(self, stream: Http2Stream) -> None:
         """Give up a stream that is not over."""
         if self.streams.get(stream.id) is stream:
-            self.cluster.stats.http2.tx_reset += 1
+            self._h2_stats.tx_reset += 1
             self.session.codec.reset_stream(stream.id, _CANCEL)
             self.session.mark()
             self._forget(stream)
@@ -224,8 +229,7 @@ class Http2Connection(asyncio.Protocol):
         """Say goodbye and close after what was written is sent."""
         if not self.closed:
             self._end()
-            self.session.codec.send_goaway(_NO_ERROR)
-            self.cluster.stats.http2.goaway_sent += 1
+            self._h2_stats.goaway_sent += self.session.say_goodbye()
             self.session.flush()
             self._transport.close()
 
@@ -242,13 +246,15 @@ class Http2Connection(asyncio.Protocol):
         """Look at its own deadlines; false if that ended it. ``now`` is the loop's time."""
         config = self.cluster.config
         if now >= self._pong_by:
-            self.cluster.stats.http2.keepalive_timeout += 1
+            self._h2_stats.keepalive_timeout += 1
             self._lost("connection_termination", "http2_ping_timeout")
             self.abort()
             return False
         if now >= self._ping_at:
             self._ping_at = inf
-            self._pong_by = now + config.http2.keepalive_timeout
+            keepalive = config.http2.connection_keepalive
+            assert keepalive is not None
+            self._pong_by = now + keepalive.timeout
             self.session.codec.ping()
             self.session.mark()
         if config.max_connection_duration and now - self._since >= config.max_connection_duration:
@@ -347,14 +353,14 @@ class Http2Connection(asyncio.Protocol):
     def _trailers(self, event: events.TrailersReceived) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is not None:
-            self.cluster.stats.http2.trailers += 1
+            self._h2_stats.trailers += 1
             self._complete(stream)
             stream.receiver.response_trailers(event.headers)
 
     def _reset(self, event: events.StreamReset) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is not None:
-            self.cluster.stats.http2.rx_reset += 1
+            self._h2_stats.rx_reset += 1
             self._forget(stream)
             refused = event.error_code == _REFUSED_STREAM
             stream.receiver.upstream_reset("remote_refused_stream_reset" if refused else "remote_reset", "")
@@ -379,12 +385,18 @@ class Http2Connection(asyncio.Protocol):
         if allowed is not None:
             before = self.has_room
             self._limit = min(allowed, self.cluster.config.http2.max_concurrent_streams)
+            self.host.max_streams = self._limit
             if self.has_room != before:
                 self._offer(before)
 
     def _pong(self, event: events.PingAcknowledged) -> None:
         self._pong_by = inf
-        self._ping_at = self._state.now + self.cluster.config.http2.keepalive_interval
+        self._plan_ping(self._state.now)
+
+    def _plan_ping(self, now: float) -> None:
+        keepalive = self.cluster.config.http2.connection_keepalive
+        if keepalive is not None and keepalive.interval:
+            self._ping_at = now + keepalive.interval * (1 + random() * keepalive.interval_jitter / 100)
 
     def _ended(self, event: events.ConnectionClosed) -> None:
         if event.error_code and not self.closed:
@@ -402,7 +414,7 @@ class Http2Connection(asyncio.Protocol):
     def _forget(self, stream: Http2Stream) -> None:
         had_room = self.has_room
         del self.streams[stream.id]
-        self.cluster.stats.http2.streams_active -= 1
+        self._h2_stats.streams_active -= 1
         self.session.forget(stream.id)
         stream.give_up()
         if not self.streams:
@@ -437,7 +449,7 @@ class Http2Connection(asyncio.Protocol):
         """The host broke the protocol. As in Envoy, nothing else that it says is believed either, unless configured."""
         stats = self.cluster.stats
         stats.upstream_cx_protocol_error += 1
-        stats.http2.rx_messaging_error += 1
+        self._h2_stats.rx_messaging_error += 1
         self._forget(stream)
         stream.receiver.upstream_reset("protocol_error", message)
         if not self.closed and not self.cluster.config.http2.stream_error_on_invalid_http_message:
@@ -457,7 +469,7 @@ class Http2Connection(asyncio.Protocol):
         self.draining = True
         streams = list(self.streams.values())
         self.streams.clear()
-        self.cluster.stats.http2.streams_active -= len(streams)
+        self._h2_stats.streams_active -= len(streams)
         for stream in streams:
             stream.receiver.upstream_reset(reason, message)
 

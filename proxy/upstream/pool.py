@@ -150,17 +150,19 @@ class Pool:
             connection.close()
             return
         queue = self._queues.get(host)
-        if queue is not None and queue.waiting:
+        while queue is not None and queue.waiting:
             waiter = queue.waiting.popleft()
             self._left(queue)
             self._forget_if_empty(host, queue)
             waiter.connected(connection)
-            return
+            if isinstance(connection, UpstreamConnection) or not connection.has_room:
+                return
         if host.removed:
             connection.retire()
             return
         connection.idle_since = self._state.now
-        host.idle.append(connection)
+        if connection not in host.idle:
+            host.idle.append(connection)
 
     def closed(self, connection: PooledConnection) -> None:
         """A connection ended, by either side."""
@@ -202,7 +204,9 @@ class Pool:
         cluster = queue.cluster
         config = cluster.config
         # Which version the server will choose is not known before it has.
-        streams = config.http2.max_concurrent_streams if config.protocol == "HTTP2" else 1
+        streams = (
+            (host.max_streams or config.http2.max_concurrent_streams) if config.protocol == "HTTP2" else 1
+        )
         while wants_connection(
             waiting=len(queue.waiting),
             connecting=queue.connecting,

@@ -487,7 +487,7 @@ RT = "route_config[rc].virtual_hosts[0].routes[0]"
          "route_config[rc].virtual_hosts[0].require_tls"),
         (_with(clusters={"c": Cluster("c", "ORIGINAL_DST")}), "cluster[c].lb_policy"),
         (_with(clusters={"c": _static("c", 1, lb_policy="CLUSTER_PROVIDED")}), "cluster[c].lb_policy"),
-        (_with(clusters={"c": _static("c", 1, http2=True)}), "cluster[c].typed_extension_protocol_options"),
+        (_with(clusters={"c": _static("c", 1, protocol="HTTP2")}), "cluster[c].typed_extension_protocol_options"),
         (_with(clusters={"c": Cluster("c", "DNS_SRV")}), "cluster[c].cluster_type.typed_config"),
         (_with(clusters={"c": _static("c", 1, choice_count=1)}), "cluster[c].least_request_lb_config.choice_count"),
         (_with(clusters={"c": Cluster("c", "STATIC", load_assignment=LoadAssignment("c", (LocalityEndpoints(
