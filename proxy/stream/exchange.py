@@ -12,6 +12,8 @@ from dataclasses import replace
 from math import inf
 from typing import Final
 
+from proxy.cluster.host import Host
+from proxy.cluster.outcome import End, succeeded
 from proxy.grpc.message import is_grpc_request
 from proxy.http1.errors import ProtocolError
 from proxy.http1.fields import CHUNKED, EXPECT, NOMINATED, PLAIN, UPGRADE
@@ -255,6 +257,8 @@ class HttpExchange(Attempts):
         status = head.status
         retry = self._retry
         if retry is not None and retry.after_response(head) and self._again(keep_connection=done):
+            assert self.host is not None
+            self.host.rq_error += 1
             return
         self._replay = b""
         self._try_deadline = inf
@@ -504,6 +508,8 @@ class HttpExchange(Attempts):
     def _timed_out(self, reply: Reply) -> None:
         if reply.flag == "UT" and self.cluster is not None:
             self.cluster.stats.upstream_rq_timeout += 1
+            if self._upstream is not None and not self._responded and self.host is not None:
+                self.host.rq_error += 1
         self._drop_upstream()
         self.reply(reply)
 
@@ -512,6 +518,29 @@ class HttpExchange(Attempts):
         self.http.stats.downstream_rq_tx_reset += 1
         self.down.cut_off()
         self._finish()
+
+    def _judge(self, host: Host) -> None:
+        """Count what the response says of its host. Attempts without a response are counted where they fail."""
+        response = self.response
+        assert response is not None
+        details = self.details
+        if details == "via_upstream":
+            end: End = "whole"
+        elif details.startswith("upstream_reset_after"):
+            end = "cut_off"
+        else:
+            end = "abandoned"
+        verdict = succeeded(
+            response,
+            grpc=is_grpc_request(self.head),
+            trailers=self.trailers,
+            empty=not self.bytes_sent,
+            end=end,
+        )
+        if verdict:
+            host.rq_success += 1
+        elif verdict is False:
+            host.rq_error += 1
 
     def _finish(self) -> None:
         """The one way out: give everything back, count, log, tell downstream."""
@@ -559,8 +588,8 @@ class HttpExchange(Attempts):
             upstream_stats.rq_time.record(duration)
         if host is not None:
             host.active -= 1
-            if 0 < status < 500:
-                host.rq_success += 1
+            if self.first_upstream_rx:
+                self._judge(host)
         route = self.route
         if route is not None and route.choose is not None:
             route.stats.rq_xx[charged // 100 if charged < 600 else 0] += 1
