@@ -24,7 +24,7 @@ def is_grpc_request(head: Head) -> bool:
     something else. A CONNECT without a path is none.
     """
     value = head.get(_CONTENT_TYPE_FIELD)
-    return value is not None and has_grpc_type(value) and bool(head.target)
+    return value is not None and has_grpc_type(value) and bool(head.target) and head.method != b"CONNECT"
 
 
 def has_grpc_type(content_type: bytes) -> bool:

@@ -227,6 +227,8 @@ class Attempts(ExchangeState):
         assert cluster is not None
         cluster.stats.upstream_rq_per_try_timeout += 1
         self._try_deadline = inf
+        if self._upstream is not None and self.host is not None:
+            self.host.rq_error += 1
         self._drop_upstream()
         retry = self._retry
         if (

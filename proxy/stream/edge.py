@@ -30,6 +30,7 @@ from proxy.model.reply import Reply
 from proxy.route.edits import HeaderEdits
 from proxy.runtime.runtime import HttpRuntime
 from proxy.stream.arrival import Arrive, compile_arrival
+from proxy.stream.grpc_reply import end_head
 from proxy.stream.local_reply import phrase
 
 if TYPE_CHECKING:
@@ -277,6 +278,8 @@ class HttpEdge:
         order."""
         version = b"HTTP/1.0" if exchange.dechunk and reply.status != 426 else b"HTTP/1.1"
         block = self.reply_block(exchange, reply, *edits, version=version)
+        if reply.grpc_message is not None:
+            block += b"content-length: 0\r\n"
         if not keep:
             block += _CLOSE
         elif exchange.dechunk:
@@ -290,7 +293,7 @@ class HttpEdge:
         body = reply.body
         status = reply.status
         head = b"%b %d %b\r\n%b" % (version, status, phrase(status), reply.headers)
-        if status != 204 and status != 304:
+        if status != 204 and status != 304 and reply.grpc_message is None:
             head += b"content-length: %d\r\n" % len(body)
         if body and b"content-type:" not in reply.headers.lower():
             head += b"content-type: text/plain\r\n"
@@ -310,6 +313,10 @@ class HttpEdge:
             head += more
             if self._overwrite_server:
                 head = _SERVER_FIELD.cut(head)
+        if reply.grpc_message is not None:
+            head = end_head(head, reply)
+            # For the log, which looks for the status there.
+            exchange.response = scan_response(head + extra + b"\r\n")
         return head + extra
 
 

@@ -12,6 +12,9 @@ from dataclasses import replace
 from math import inf
 from typing import Final
 
+from proxy.cluster.host import Host
+from proxy.cluster.outcome import End, succeeded
+from proxy.grpc.message import is_grpc_request
 from proxy.http1.errors import ProtocolError
 from proxy.http1.fields import CHUNKED, EXPECT, NOMINATED, PLAIN, UPGRADE
 from proxy.http1.head import Head
@@ -23,8 +26,10 @@ from proxy.stream import local_reply
 from proxy.stream.asked import as_asked
 from proxy.stream.attempts import Attempts
 from proxy.stream.authority import resolve
+from proxy.stream.grpc_reply import as_grpc
 from proxy.stream.head_options import has_underscore
 from proxy.stream.state import NO_HEAD
+from proxy.stream.timeouts import GRPC_TIMEOUT, stream_limit
 from proxy.stream.tunnel import CONNECT, WEBSOCKET, may_upgrade, upgrade_type
 from proxy.upstream.retry import RetryState
 from proxy.upstream.stream import Fields
@@ -111,6 +116,12 @@ class HttpExchange(Attempts):
         if choose is None:
             self._answer(route)
             return
+        if route.stream_duration is not None:
+            limit = stream_limit(route, head, http.config.max_stream_duration, grpc=is_grpc_request(head))
+            self._longest = limit.seconds
+            if limit.grpc_timeout is not None:
+                self.also |= GRPC_TIMEOUT
+                self.extra += limit.line()
         self.target = chosen = choose()
         self.cluster = cluster = chosen.cluster
         if cluster is None:
@@ -246,6 +257,8 @@ class HttpExchange(Attempts):
         status = head.status
         retry = self._retry
         if retry is not None and retry.after_response(head) and self._again(keep_connection=done):
+            assert self.host is not None
+            self.host.rq_error += 1
             return
         self._replay = b""
         self._try_deadline = inf
@@ -350,9 +363,7 @@ class HttpExchange(Attempts):
         shortened = self.down.state.shortened
         if shortened is not None:
             idle_timeout = shortened.timeout("HTTP_DOWNSTREAM_STREAM_IDLE", idle_timeout)
-        longest = self.http.config.max_stream_duration
-        if self.route is not None and self.route.max_stream_duration is not None:
-            longest = self.route.max_stream_duration
+        longest = self._longest
         if longest and self._since_start() >= longest:
             self.http.stats.downstream_rq_max_duration_reached += 1
             self._timed_out(
@@ -397,9 +408,12 @@ class HttpExchange(Attempts):
             if not down.http2 and (head.length > 0 or head.flags & CHUNKED):
                 down.keep = False
                 self.http.stats.downstream_rq_rx_reset += 1
-            elif reply.status >= 400 and reply.details in _CLOSING:
+            elif (reply.status == 400 and not down.http2) or (
+                reply.status >= 400 and reply.details in _CLOSING
+            ):
                 down.keep = False
         self._responded = True
+        self._charged = reply.status
         self.answer_with(reply.status, reply.body)
         edits = also = None
         if self.target is not None:
@@ -408,12 +422,17 @@ class HttpExchange(Attempts):
             edits = self.route.response_edits
         if self.http.rewrite_reply is not None:
             reply, also = self.http.rewrite_reply(self, reply)
+        if is_grpc_request(self.head):
+            reply = as_grpc(reply, is_head=self.is_head)
         if reply.status == 204 or reply.status == 304:
             # RFC 9110 section 6.4.1: the client would take a body for the next response.
             reply = replace(reply, body=b"")
         if not self.is_head:
             self.bytes_sent = len(reply.body)
         down.send_reply(self, reply, (edits, also))
+        if reply.grpc_message is not None:
+            # Not before: what is added to the head may depend on what happened.
+            self.status = reply.status
         self._finish()
 
     def _reply_early(self, reply: Reply) -> None:
@@ -489,6 +508,8 @@ class HttpExchange(Attempts):
     def _timed_out(self, reply: Reply) -> None:
         if reply.flag == "UT" and self.cluster is not None:
             self.cluster.stats.upstream_rq_timeout += 1
+            if self._upstream is not None and not self._responded and self.host is not None:
+                self.host.rq_error += 1
         self._drop_upstream()
         self.reply(reply)
 
@@ -497,6 +518,29 @@ class HttpExchange(Attempts):
         self.http.stats.downstream_rq_tx_reset += 1
         self.down.cut_off()
         self._finish()
+
+    def _judge(self, host: Host) -> None:
+        """Count what the response says of its host. Attempts without a response are counted where they fail."""
+        response = self.response
+        assert response is not None
+        details = self.details
+        if details == "via_upstream":
+            end: End = "whole"
+        elif details.startswith("upstream_reset_after"):
+            end = "cut_off"
+        else:
+            end = "abandoned"
+        verdict = succeeded(
+            response,
+            grpc=is_grpc_request(self.head),
+            trailers=self.trailers,
+            empty=not self.bytes_sent,
+            end=end,
+        )
+        if verdict:
+            host.rq_success += 1
+        elif verdict is False:
+            host.rq_error += 1
 
     def _finish(self) -> None:
         """The one way out: give everything back, count, log, tell downstream."""
@@ -514,6 +558,8 @@ class HttpExchange(Attempts):
             self._waiting = False
             down.pool.cancel(host, self)
         status = self.status
+        # As in Envoy, the cluster's and the route's counts know nothing of mappers and of gRPC.
+        charged = self._charged or status
         duration = int((now - self.start) * 1000000)
         stats = http.stats
         stats.downstream_rq_active -= 1
@@ -531,22 +577,22 @@ class HttpExchange(Attempts):
             breaker.release_request()
             if self._retrying:
                 breaker.release_retry()
-                if status < 500:
+                if charged < 500:
                     cluster.stats.upstream_rq_retry_success += 1
             upstream_stats = cluster.stats
             upstream_stats.upstream_rq_active -= 1
             upstream_stats.upstream_rq_completed += 1
-            upstream_stats.rq_xx[status // 100 if status < 600 else 0] += 1
+            upstream_stats.rq_xx[charged // 100 if charged < 600 else 0] += 1
             codes = upstream_stats.rq_codes
-            codes[status] = codes.get(status, 0) + 1
+            codes[charged] = codes.get(charged, 0) + 1
             upstream_stats.rq_time.record(duration)
         if host is not None:
             host.active -= 1
-            if 0 < status < 500:
-                host.rq_success += 1
+            if self.first_upstream_rx:
+                self._judge(host)
         route = self.route
         if route is not None and route.choose is not None:
-            route.stats.rq_xx[status // 100 if status < 600 else 0] += 1
+            route.stats.rq_xx[charged // 100 if charged < 600 else 0] += 1
         for log in http.access_logs:
             log.log(self)
         down.exchange_done(self)

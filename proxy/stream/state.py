@@ -52,10 +52,12 @@ class ExchangeState:
 
     __slots__ = (
         "_breaker_held",
+        "_charged",
         "_deadline",
         "_idle_timeout",
         "_kept",
         "_last",
+        "_longest",
         "_outgoing",
         "_reframe",
         "_replay",
@@ -180,8 +182,10 @@ class ExchangeState:
         self._retry: RetryState | None = None
         self._retrying = False
         self._breaker_held = False
+        self._charged = 0
         self._responded = False
         self._deadline = inf
         self._try_deadline = inf
         self._idle_timeout = http.stream_idle_timeout
+        self._longest = http.config.max_stream_duration
         self._last = down.state.now

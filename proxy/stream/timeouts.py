@@ -14,6 +14,7 @@ from proxy.runtime.entry import RouteEntry
 AT_ONCE: Final = 0.001
 """Seconds for what is over before it began: 0 would be no limit."""
 LEFT_OUT: Final = b""
+GRPC_TIMEOUT: Final = frozenset((b"grpc-timeout",))
 
 
 class StreamLimit(NamedTuple):
@@ -22,6 +23,10 @@ class StreamLimit(NamedTuple):
 
     seconds: float
     grpc_timeout: bytes | None
+
+    def line(self) -> bytes:
+        """The ready line for the upstream, "" without one."""
+        return b"grpc-timeout: %b\r\n" % self.grpc_timeout if self.grpc_timeout else b""
 
 
 def stream_limit(route: RouteEntry, head: Head, manager_max: float, *, grpc: bool) -> StreamLimit:
