@@ -111,7 +111,8 @@ class HyperCodec(Inbound):
         if stream is None:
             return
         if stream.request is not None:
-            stream.cancelled = error_code
+            if stream.cancelled is None:
+                stream.cancelled = error_code
         elif not stream.refused:
             self._refuse(stream, error_code)
 
