@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from control_plane.api.kinds import HTTPRoute
 from control_plane.api.kinds.gateway import BACKENDS, HTTPBackendRef, ParentReference
 from control_plane.registry.entry import Entry
-from control_plane.registry.service import AppProtocol, MeshPort, MeshService
+from control_plane.registry.service import MeshPort, MeshService
 from control_plane.registry.view import View
 from control_plane.store.base import Key
 from control_plane.translate.names import outbound_cluster
@@ -90,7 +90,7 @@ def _places(view: View, entry: Entry, parent: ParentReference) -> tuple[list[tup
         (service.hostname, port.number)
         for service in services
         for port in service.ports
-        if port.protocol is AppProtocol.HTTP
+        if port.protocol.is_http
         and parent.port in (None, port.number)
         and parent.section_name in (None, port.name)
     ]
@@ -100,7 +100,7 @@ def _places(view: View, entry: Entry, parent: ParentReference) -> tuple[list[tup
     have = ", ".join(_describe(port) for port in services[0].ports) or "none"
     return [], (
         f"{parent.kind} {namespace}/{parent.name} has no HTTP port{wanted} (ports: {have}); "
-        "a port is HTTP if its appProtocol is http or its name begins with http"
+        "a port is HTTP by its appProtocol (http, kubernetes.io/h2c, grpc) or its name (http, http2-x, grpc-x)"
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
-from control_plane.registry.service import AppProtocol, MeshPort, MeshService, Resolution
+from control_plane.registry.service import MeshPort, MeshService, Resolution
 from control_plane.translate import names
 from control_plane.translate.bindings import Bindings, Bound
 from control_plane.translate.cache import Cache
@@ -96,7 +96,7 @@ def domains(service: MeshService, port: int, namespace: str, *, bare: bool) -> I
 
 def bare_port(service: MeshService) -> int | None:
     """Which HTTP port a host without a port means to a forward proxy: 80, else the service's first one."""
-    numbers = [p.number for p in service.ports if p.protocol is AppProtocol.HTTP]
+    numbers = [p.number for p in service.ports if p.protocol.is_http]
     return 80 if 80 in numbers else next(iter(numbers), None)
 
 
