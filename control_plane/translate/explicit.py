@@ -63,7 +63,8 @@ class ExplicitOutbound:
             )
             return self._hosts.table(name, hosts, block_all())
 
-        inputs = (tuple((s.hostname, s.addresses, p.number, bare_port(s)) for s, p in places), bound)
+        known = tuple((s.hostname, s.addresses, p.number, p.protocol, bare_port(s)) for s, p in places)
+        inputs = (known, bound)
         table = self._cache.get((name, namespace), inputs, build)
         part.add(names.ROUTES, name, table, keys_of(places) | _route_keys(bound))
         manager = outbound_http(f"outbound_{name}", name, self._log)

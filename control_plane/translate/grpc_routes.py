@@ -16,7 +16,14 @@ from envoy.config.route.v3 import route_components_pb2
 from control_plane.api.kinds import GRPCRoute
 from control_plane.api.kinds.grpc_route import GRPCMethodMatch, GRPCRouteMatch
 from control_plane.registry.entry import Entry
-from control_plane.translate.routes import Backend, RankedRoute, edit, forward, match_headers
+from control_plane.translate.routes import (
+    Backend,
+    RankedRoute,
+    edit,
+    forward,
+    heed_grpc_timeout,
+    match_headers,
+)
 
 _ANY_NAME = "[^/]+"
 _FLAGS = re.compile(r"(?:\(\?[a-zA-Z]+\))+")
@@ -34,6 +41,8 @@ def ranked_grpc_routes(
             route = route_components_pb2.Route(name=name, match=_match(match))
             # To a gRPC client 503 is UNAVAILABLE, which Gateway API wants of an invalid backend.
             forward(route, backends[index], attempts, invalid=503)
+            if route.HasField("route"):
+                heed_grpc_timeout(route.route)
             edit(route, rule.filters)
             found.append(RankedRoute(_rank(match, entry, index, position), route))
     return tuple(found)

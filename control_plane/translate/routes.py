@@ -41,15 +41,23 @@ def retry_policy(attempts: int) -> Any:
     )
 
 
-def default_route(cluster: str, attempts: int) -> Any:
-    """Everything to one cluster, however long it takes."""
-    return route_components_pb2.Route(
+def heed_grpc_timeout(action: Any) -> None:
+    """End a gRPC call, whose client says how long it will wait, when that time has passed."""
+    action.max_stream_duration.grpc_timeout_header_max.CopyFrom(duration(0))
+
+
+def default_route(cluster: str, attempts: int, *, grpc: bool = False) -> Any:
+    """Everything to one cluster, however long it takes. ``grpc``: but calls of gRPC no longer than they may."""
+    made = route_components_pb2.Route(
         name="default",
         match=route_components_pb2.RouteMatch(prefix="/"),
         route=route_components_pb2.RouteAction(
             cluster=cluster, timeout=duration(0), retry_policy=retry_policy(attempts)
         ),
     )
+    if grpc:
+        heed_grpc_timeout(made.route)
+    return made
 
 
 def direct_response(name: str, status: int) -> Any:

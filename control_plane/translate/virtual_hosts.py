@@ -41,7 +41,9 @@ class VirtualHosts:
         bound = self.bound(service, port, namespace)
         attempts = self._settings.retry_attempts
         if not bound:
-            return [default_route(names.outbound_cluster(port, service.hostname), attempts)]
+            declared = service.port(port)
+            grpc = declared is not None and declared.protocol.is_http2
+            return [default_route(names.outbound_cluster(port, service.hostname), attempts, grpc=grpc)]
         ranked = [route for one in bound for route in self._ranked(one, attempts)]
         return [one.route for one in sorted(ranked, key=lambda item: item.rank)]
 

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Event
 from typing import Any
 
 import grpc
 import pytest
 
 from tests.support.envoy_process import ENVOY
-from tests.support.sidecar_process import Process, free_port, get, tulle, until
+from tests.support.sidecar_process import WAIT, Process, free_port, get, tulle, until
 
 pytestmark = [
     pytest.mark.envoy,
@@ -105,6 +106,8 @@ class App(grpc.GenericRpcHandler):
         method = details.method.rpartition("/")[2]
         if method == "Fail":
             return grpc.unary_unary_rpc_method_handler(self.fail)
+        if method == "Hang":
+            return grpc.unary_unary_rpc_method_handler(self.hang)
         if method == "Chat":
             return grpc.stream_stream_rpc_method_handler(self.chat)
 
@@ -120,6 +123,11 @@ class App(grpc.GenericRpcHandler):
         context.set_trailing_metadata((("x-reason", self.version),))
         context.abort(grpc.StatusCode.NOT_FOUND, "no such order")
         raise AssertionError("abort raises")
+
+    def hang(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        ended = Event()
+        assert not context.add_callback(ended.set) or ended.wait(WAIT)
+        return b""
 
     def chat(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         for request in requests:
@@ -320,6 +328,18 @@ def test_a_stream_goes_both_ways_at_once(channel: grpc.Channel) -> None:
         assert next(answers) == b"v1:" + word
     said.put(b"end")
     assert list(answers) == []
+
+
+def test_a_calls_deadline_is_kept_by_its_sidecar(world: World, channel: grpc.Channel) -> None:
+    # The client library keeps deadlines itself, unless it has not been told.
+    hanging = channel.unary_unary("/shop.Orders/Hang").future(b"", metadata=[("grpc-timeout", "200m")])
+    assert hanging.exception(timeout=WAIT) is not None
+    record = world.until(
+        lambda: next((one for one in world.log("client") if one["path"] == "/shop.Orders/Hang"), None),
+        "the client's sidecar logs it",
+    )
+    assert hanging.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert record["response_code_details"] == "max_duration_timeout"
 
 
 def test_sidecars_speak_http2_in_mutual_tls(world: World, channel: grpc.Channel) -> None:

@@ -127,6 +127,7 @@ def test_the_whole_of_a_route() -> None:
                     ]
                 },
                 "timeout": "0s",
+                "maxStreamDuration": {"grpcTimeoutHeaderMax": "0s"},
                 "retryPolicy": {
                     "retryOn": "connect-failure,refused-stream,unavailable,cancelled",
                     "numRetries": 2,

@@ -81,6 +81,8 @@ def test_the_versions_of_http_on_both_sides_of_a_port(port: dict[str, Any], http
     assert "10.96.0.20_50051" not in found.by_type[names.LISTENER]
     (host,) = (h for h in found.by_type[names.ROUTES]["50051"].virtual_hosts if h.name.startswith("api.shop"))
     assert {"api", "api:50051", "10.96.0.20:50051"} <= set(host.domains)
+    (action,) = (json_format.MessageToDict(route.route) for route in host.routes)
+    assert (action["timeout"], "maxStreamDuration" in action) == ("0s", http2)
 
 
 @pytest.mark.parametrize("port", [{}, {"appProtocol": "tls"}, {"name": "https"}, {"name": "tcp-grpc"}])
