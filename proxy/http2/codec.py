@@ -16,12 +16,13 @@ How a connection uses a codec:
   window is opened again when half of it has been given back. Padding, and data of streams that are gone, are given
   back by the codec.
 - Nothing says when a queue has drained: look at ``queued_body_size`` after each ``data_to_send``.
-- ``StreamReset`` is the peer's RST_STREAM and is followed by ``StreamClosed``, unless the stream was over already. A ``StreamClosed`` with another code
-  than NO_ERROR that neither followed a ``StreamReset`` nor our own ``reset_stream`` is the codec's refusal of what the
-  peer sent. ``malformed`` tells a malformed message (RFC 9113 section 8.1.1) among those: Envoy ends the
-  connection over it unless ``override_stream_error_on_invalid_http_message``. No ``RequestReceived`` comes for a
-  malformed head, and the ``StreamClosed`` comes with the ``data_to_send`` that sends the reset; so a connection must
-  not itself reset streams that it forgets at once with PROTOCOL_ERROR.
+- ``StreamReset`` is the peer's RST_STREAM and is followed by ``StreamClosed``, unless the stream was over already. A
+  ``StreamClosed`` with another code than NO_ERROR that neither followed a ``StreamReset`` nor our own ``reset_stream``
+  is the codec's refusal of what the peer sent, or REFUSED_STREAM by GOAWAY. ``malformed`` tells a malformed message
+  (RFC 9113 section 8.1.1) among those: Envoy ends the connection over it unless
+  ``override_stream_error_on_invalid_http_message``. No ``RequestReceived`` comes for a malformed head, and the
+  ``StreamClosed`` comes with the ``data_to_send`` that sends the reset; so a connection must not itself reset streams
+  that it forgets at once with PROTOCOL_ERROR.
 - A request or response above ``Options.max_header_list_size`` ends the connection; what is above Envoy's limits for
   one message but below that is the connection's to answer.
 - PRIORITY and CONTINUATION frames give no event; ``proxy.http2.frames`` counts them before the codec sees them. It

@@ -118,6 +118,9 @@ def response(headers: Sequence[Header], *, method: bytes) -> Message | None:
             kept.append(header)
             continue
         regular = True
+        if name == b"content-length" and 200 <= status < 300 and status != 204 and method == b"CONNECT":
+            # It means nothing there (RFC 9110 section 9.3.6), whatever it says.
+            continue
         if not _regular(name, value):
             return None
         if name == b"content-length":
@@ -129,8 +132,6 @@ def response(headers: Sequence[Header], *, method: bytes) -> Message | None:
                 continue
             if status < 200:
                 return None
-            if status < 300 and method == b"CONNECT":
-                continue
             if length is not None:
                 return None
             length = _length(value)

@@ -13,7 +13,8 @@ What the peer or the caller may still see to be different from ngh2:
 - GOAWAY carries no debug data that says what was wrong, and error codes differ for bytes that are no frame at all;
 - a stream whose window the peer overflows by WINDOW_UPDATE is closed at once, not when RST_STREAM is sent;
 - ``data_to_send(amount)`` counts all that windows let pass as sent, not only what it gives;
-- an empty trailer section is sent as an empty DATA frame with END_STREAM;
+- an empty trailer section is sent as an empty DATA frame with END_STREAM; an empty head is a ``ValueError``;
+- names are sent as they are: nghttp2 makes them lower case;
 - bodies of several streams are interleaved where nghttp2 sends one after the other.
 """
 
@@ -61,6 +62,8 @@ class HyperCodec(Inbound):
         self._require_active()
         if self._server:
             raise ConnectionProtocolError("a server cannot send requests")
+        if not fields:
+            raise ValueError("a request without fields")
         if self._next_stream_id > MAX_STREAM_ID:
             raise NoAvailableStreamIDError("the stream identifiers are used up")
         if not self.can_send_request:
@@ -77,6 +80,8 @@ class HyperCodec(Inbound):
     def send_response(self, stream_id: int, headers: Iterable[Header], *, end_stream: bool = False) -> None:
         fields = for_hpack(headers)
         stream = self._responding(stream_id)
+        if not fields:
+            raise ValueError("a response without fields")
         stream.responded = True
         stream.body_open = not end_stream
         self._tasks.append(partial(self._send_headers, stream_id, fields, end_stream))
@@ -111,8 +116,9 @@ class HyperCodec(Inbound):
         if stream is None:
             return
         if stream.request is not None:
-            stream.cancelled = error_code
-        elif not stream.refused:
+            if stream.cancelled is None:
+                stream.cancelled = error_code
+        else:
             self._refuse(stream, error_code)
 
     def ping(self, opaque_data: bytes = bytes(8)) -> None:

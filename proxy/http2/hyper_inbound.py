@@ -232,6 +232,11 @@ class Inbound(ABC):
                 self._close_stream(stream, code)
 
     def _receive_data_frame(self, stream: Stream | None, frame: bytes) -> None:
+        if stream is not None and not stream.final:
+            # h2 would end the connection for a body before the final response.
+            self._refuse(stream, ErrorCode.PROTOCOL_ERROR)
+            self._give_back(None, len(frame) - 9)
+            return
         received = self._through_h2(frame)
         if self._last_goaway is not None:
             return
@@ -416,6 +421,8 @@ class Inbound(ABC):
     # --- ends
 
     def _refuse(self, stream: Stream, code: int) -> None:
+        if stream.refused:
+            return
         stream.refused = True
         self._tasks.append(partial(self._send_reset, stream.stream_id, code))
 

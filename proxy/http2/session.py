@@ -12,6 +12,8 @@ from typing import Any, Final, Protocol
 from proxy.http2 import events
 from proxy.http2.codec import Codec, CodecError, dispatch_table
 from proxy.http2.errors import ConnectionStateError
+from proxy.http2.frames import FrameInspector
+from proxy.http2.limits import FloodLimits
 from proxy.http2.options import Options
 from proxy.model.http2 import Http2Options
 
@@ -31,6 +33,20 @@ def engine_options(options: Http2Options) -> Options:
         initial_connection_window_size=options.initial_connection_window_size,
         hpack_table_size=options.hpack_table_size,
         allow_connect=options.allow_connect,
+    )
+
+
+def flood_limits(options: Http2Options, max_headers_kb: int) -> FloodLimits:
+    """What a configuration says of floods."""
+    return FloodLimits(
+        max_outbound_frames=options.max_outbound_frames,
+        max_outbound_control_frames=options.max_outbound_control_frames,
+        max_consecutive_inbound_frames_with_empty_payload=options.max_consecutive_inbound_frames_with_empty_payload,
+        max_inbound_priority_frames_per_stream=options.max_inbound_priority_frames_per_stream,
+        max_inbound_window_update_frames_per_data_frame_sent=(
+            options.max_inbound_window_update_frames_per_data_frame_sent
+        ),
+        max_header_block_size=max_headers_kb * 1024,
     )
 
 
@@ -96,16 +112,21 @@ class Session:
     """
 
     __slots__ = (
+        "_answers",
+        "_answers_allowed",
         "_flusher",
         "_full",
         "_handlers",
         "_on_error",
+        "_on_flood",
         "_on_flushed",
+        "_opened",
         "_write",
         "blocked",
         "closed",
         "codec",
         "dirty",
+        "inspector",
     )
 
     def __init__(
@@ -116,10 +137,26 @@ class Session:
         write: Callable[[bytes], object],
         on_flushed: Callable[[], None],
         on_error: Callable[[Exception], None],
+        on_flood: Callable[[str], None],
+        limits: FloodLimits,
+        *,
+        server: bool,
     ) -> None:
         self.codec = codec
+        self.inspector = FrameInspector(limits, server=server)
+        self._answers = 0
+        self._opened = 0
+        self._answers_allowed = limits.max_outbound_control_frames
+        self._on_flood = on_flood
         self._flusher = flusher
-        self._handlers = dispatch_table({**_IGNORED, **handlers})
+        self._handlers = dispatch_table(
+            {
+                **_IGNORED,
+                events.PingReceived: self._answered,
+                events.SettingsReceived: self._answered,
+                **handlers,
+            }
+        )
         self._write = write
         self._on_flushed = on_flushed
         self._on_error = on_error
@@ -135,10 +172,27 @@ class Session:
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the peer. Raises what the codec raises for a connection that cannot go on."""
+        flood = self.inspector.inspect(data)
+        if flood is not None:
+            self._on_flood(flood)
+            return
         self.codec.receive_data(data)
         self._dispatch()
+        if self.blocked and self._is_flood_of_answers():
+            self._on_flood("outbound_control_flood")
+            return
         if not self.dirty:
             self._flusher.mark(self)
+
+    def _is_flood_of_answers(self) -> bool:
+        """Whether a peer that does not read has made us answer too often: each PING and SETTINGS is acknowledged, and
+        each stream may have been reset. The codec holds these back, so that nobody else counts them."""
+        opened = self.inspector.opened_streams - self._opened
+        return self._answers + opened > self._answers_allowed
+
+    def _answered(self, event: events.Event) -> None:
+        if self.blocked:
+            self._answers += 1
 
     def _dispatch(self) -> None:
         handlers = self._handlers
@@ -172,6 +226,12 @@ class Session:
         if not self.blocked:
             self._on_flushed()
 
+    def block(self) -> None:
+        """The transport takes no more bytes for now."""
+        self.blocked = True
+        self._answers = 0
+        self._opened = self.inspector.opened_streams
+
     def unblock(self) -> None:
         """The transport takes bytes again."""
         self.blocked = False
@@ -182,9 +242,11 @@ class Session:
         number = sender.id
         codec = self.codec
         codec.send_data(number, data, end_stream=end)
+        self.inspector.data_frames_sent += 1 + (len(data) >> 14)
         if not self.dirty:
             self._flusher.mark(self)
-        if codec.queued_body_size(number) > HIGH and number not in self._full:
+        queued = codec.queued_body_size(number)
+        if queued > LOW and (queued > HIGH or self.blocked) and number not in self._full:
             self._full[number] = sender
             sender.filled()
 
@@ -196,6 +258,16 @@ class Session:
             return False
         self.mark()
         return True
+
+    def terminate(self, code: int) -> None:
+        """Send a last GOAWAY, whatever else waits."""
+        try:
+            self.codec.terminate_connection(code)
+        except ConnectionStateError:
+            return
+        self.blocked = False
+        self.flush()
+        self.closed = True
 
     def forget(self, number: int) -> None:
         """The stream is over."""

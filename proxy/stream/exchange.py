@@ -116,7 +116,7 @@ class HttpExchange(Attempts):
         if choose is None:
             self._answer(route)
             return
-        if route.grpc_timeouts is not None:
+        if route.stream_duration is not None:
             limit = stream_limit(route, head, http.config.max_stream_duration, grpc=is_grpc_request(head))
             self._longest = limit.seconds
             if limit.grpc_timeout is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
+from time import monotonic
 from typing import Any, Final
 
 from proxy.http1.chunked import may_trail
@@ -16,7 +17,8 @@ from proxy.http1.head import Head
 from proxy.http2 import codec as codecs
 from proxy.http2 import events
 from proxy.http2.head import read_request, response_fields
-from proxy.http2.session import Session, engine_options
+from proxy.http2.resets import PrematureResets
+from proxy.http2.session import Session, engine_options, flood_limits
 from proxy.model.connection import ConnectionInfo
 from proxy.model.reply import Reply
 from proxy.route.edits import HeaderEdits
@@ -31,6 +33,7 @@ from proxy.upstream.stream import Fields
 _NO_ERROR: Final = 0
 _PROTOCOL_ERROR: Final = 1
 _INTERNAL_ERROR: Final = 2
+_ENHANCE_YOUR_CALM: Final = 11
 _NO_FIELDS: Final[frozenset[bytes]] = frozenset()
 _CONTINUE: Final = ((b":status", b"100"),)
 
@@ -187,7 +190,16 @@ class Http2Stream:
 class Http2Downstream(ClientConnection):
     """One client connection. ``streams`` are those whose exchange is under way, by number."""
 
-    __slots__ = ("_goaway_at", "_h2_stats", "_requests", "_reset_by_client", "_unread", "session", "streams")
+    __slots__ = (
+        "_goaway_at",
+        "_h2_stats",
+        "_requests",
+        "_reset_by_client",
+        "_resets",
+        "_unread",
+        "session",
+        "streams",
+    )
 
     def __init__(
         self,
@@ -207,6 +219,7 @@ class Http2Downstream(ClientConnection):
         self._goaway_at = inf
         http = self._http
         self._h2_stats = http.http2_stats
+        limits = flood_limits(http.config.http2, http.config.max_request_headers_kb)
         self.session = Session(
             codecs.make(codecs.Role.SERVER, engine_options(http.config.http2)),
             state.flusher,
@@ -222,7 +235,11 @@ class Http2Downstream(ClientConnection):
             self.write,
             self._flushed,
             self._failed,
+            self._flooded,
+            limits,
+            server=True,
         )
+        self._resets = PrematureResets(limits)
 
     @property
     def busy(self) -> bool:
@@ -262,7 +279,7 @@ class Http2Downstream(ClientConnection):
         self._gone(remote=not self._lingering)
 
     def pause_writing(self) -> None:
-        self.session.blocked = True
+        self.session.block()
 
     def resume_writing(self) -> None:
         if not self._closed:
@@ -291,6 +308,7 @@ class Http2Downstream(ClientConnection):
         """The exchange is over and its response (if any) given to the session."""
         if self.streams.get(stream.id) is not stream:
             return
+        self._resets.closed += 1
         if not stream.ended and not self._closed:
             # Nobody will read the rest (RFC 9113 section 8.1); but the response goes first.
             self._unread.add(stream.id)
@@ -351,7 +369,13 @@ class Http2Downstream(ClientConnection):
         stream = self.streams.get(event.stream_id)
         if stream is not None:
             self._forget(stream)
-            stream.exchange.downstream_reset()
+            exchange = stream.exchange
+            lived = monotonic() - exchange.start
+            responded = exchange.status != 0
+            exchange.downstream_reset()
+            if self._resets.stream_closed(lived, responded=responded):
+                self._http.stats.downstream_rq_too_many_premature_resets += 1
+                self._end_with(_ENHANCE_YOUR_CALM)
 
     def _stream_closed(self, event: events.StreamClosed) -> None:
         """It ended, and nobody said why before: the codec judged that the client broke the protocol."""
@@ -438,15 +462,29 @@ class Http2Downstream(ClientConnection):
         stats = self._http.stats
         stats.downstream_cx_protocol_error += 1
         if not self._http.config.http2.stream_error_on_invalid_http_message and not self._lingering:
-            self.session.codec.terminate_connection(_PROTOCOL_ERROR)
-            self._h2_stats.goaway_sent += 1
-            self.session.mark()
+            self._end_with(_PROTOCOL_ERROR)
 
     def _failed(self, error: Exception) -> None:
         """The codec cannot go on."""
         self._http.stats.downstream_cx_protocol_error += 1
         self._abandon()
         self.abort()
+
+    def _flooded(self, name: str) -> None:
+        """The client sends what costs more to take than to send."""
+        if self._closed or self._lingering:
+            return
+        setattr(self._h2_stats, name, getattr(self._h2_stats, name) + 1)
+        self._http.stats.downstream_cx_protocol_error += 1
+        self._end_with(_ENHANCE_YOUR_CALM)
+
+    def _end_with(self, code: int) -> None:
+        """Say why, and close."""
+        self._abandon()
+        self._h2_stats.goaway_sent += 1
+        self.session.terminate(code)
+        if not self._closed:
+            self._linger()
 
     def _abandon(self) -> None:
         """Every exchange has lost its client."""

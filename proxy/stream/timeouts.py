@@ -35,15 +35,15 @@ def stream_limit(route: RouteEntry, head: Head, manager_max: float, *, grpc: boo
     ``manager_max`` is the connection manager's ``max_stream_duration``, 0 = none. As in Envoy, ``grpc-timeout`` is
     heeded whatever the content type, but written only for gRPC, and without the time that has passed.
     """
-    rules = route.grpc_timeouts
-    if rules is not None and rules.header_max is not None:
+    rules = route.stream_duration
+    if rules is not None and rules.grpc_timeout_header_max is not None:
         asked = timeout.parse(head.get(b"grpc-timeout"))
         if asked is not None:
-            longest = _milliseconds(rules.header_max)
+            longest = _milliseconds(rules.grpc_timeout_header_max)
             if longest:
                 asked = min(asked, longest)
-            if asked and rules.header_offset:
-                asked = max(0, asked - _milliseconds(rules.header_offset))
+            if asked and rules.grpc_timeout_header_offset:
+                asked = max(0, asked - _milliseconds(rules.grpc_timeout_header_offset))
             return StreamLimit(asked / 1000 or AT_ONCE, timeout.render(asked) if grpc else None)
     longest_of_all = manager_max if route.max_stream_duration is None else route.max_stream_duration
     told = None

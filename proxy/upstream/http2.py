@@ -16,7 +16,7 @@ from proxy.http1.errors import ProtocolError
 from proxy.http2 import codec as codecs
 from proxy.http2 import events
 from proxy.http2.head import read_response
-from proxy.http2.session import Session, engine_options
+from proxy.http2.session import Session, engine_options, flood_limits
 from proxy.model.connection import Address
 from proxy.tls.conn import Transport
 from proxy.upstream.loop_state import LoopState
@@ -25,6 +25,7 @@ from proxy.upstream.stream import Fields, Receiver
 _NO_ERROR: Final = 0
 _REFUSED_STREAM: Final = 7
 _CANCEL: Final = 8
+_ENHANCE_YOUR_CALM: Final = 11
 
 
 class Owner(Protocol):
@@ -182,6 +183,9 @@ class Http2Connection(asyncio.Protocol):
             self._write,
             self._flushed,
             self._failed,
+            self._flooded,
+            flood_limits(options, cluster.config.max_http2_response_headers_kb),
+            server=False,
         )
 
     @property
@@ -201,6 +205,7 @@ class Http2Connection(asyncio.Protocol):
         stream = Http2Stream(self, receiver, number)
         self.streams[number] = stream
         self.requests += 1
+        self.session.inspector.opened_streams += 1
         self._h2_stats.streams_active += 1
         self.session.mark()
         limit = self.cluster.config.max_requests_per_connection
@@ -296,7 +301,7 @@ class Http2Connection(asyncio.Protocol):
             self._lost("connection_termination", "" if exc is None else str(exc))
 
     def pause_writing(self) -> None:
-        self.session.blocked = True
+        self.session.block()
 
     def resume_writing(self) -> None:
         if not self.closed:
@@ -463,6 +468,17 @@ class Http2Connection(asyncio.Protocol):
         self.cluster.stats.upstream_cx_protocol_error += 1
         self._lost("protocol_error", "" if error is None else str(error))
         self.abort()
+
+    def _flooded(self, name: str) -> None:
+        """The host sends what costs more to take than to send."""
+        if self.closed:
+            return
+        setattr(self._h2_stats, name, getattr(self._h2_stats, name) + 1)
+        self.cluster.stats.upstream_cx_protocol_error += 1
+        self._lost("protocol_error", name)
+        self._end()
+        self.session.terminate(_ENHANCE_YOUR_CALM)
+        self._transport.close()
 
     def _lost(self, reason: str, message: str) -> None:
         """Every exchange on it has lost its upstream."""

@@ -10,7 +10,6 @@ from proxy.model.matcher import PathMatcher
 from proxy.model.reply import Reply
 from proxy.model.route import (
     DirectResponseAction,
-    GrpcTimeouts,
     HeaderMutations,
     HeaderValueOption,
     RedirectAction,
@@ -174,19 +173,17 @@ class RouteCompiler:
             rewrite = compile_prefix_rewrite(
                 route.match.path, action.prefix_rewrite, f"{path}.prefix_rewrite"
             )
+        duration = action.stream_duration
         host_rewrite = None
         if action.host_rewrite_literal:
             host_rewrite = clean(action.host_rewrite_literal, f"{path}.host_rewrite_literal")
-        durations = action.grpc_timeouts
-        if durations is None and action.max_stream_duration is not None:
-            durations = GrpcTimeouts()
         return RouteEntry(
             route.name,
             virtual_host,
             self._stats.route_stats(virtual_host, route.name),
             choose=compile_choice(targets, self._env.random, where),
             # As in Envoy: who limits the stream as a whole means that and no other timeout.
-            timeout=action.timeout if durations is None else 0.0,
+            timeout=action.timeout if duration is None else 0.0,
             idle_timeout=action.idle_timeout,
             retry=action.retry_policy,
             buffers=route.buffers,
@@ -195,10 +192,12 @@ class RouteCompiler:
             response_edits=self._edits(levels, "response"),
             upgrades={kind.encode(): on for kind, on in action.upgrades} or None,
             terminates_connect=action.terminates_connect,
-            max_stream_duration=action.max_stream_duration,
+            max_stream_duration=None if duration is None else duration.max_stream_duration,
+            stream_duration=duration,
+            max_grpc_timeout=action.max_grpc_timeout if duration is None else None,
+            grpc_timeout_offset=action.grpc_timeout_offset,
             append_x_forwarded_host=action.append_x_forwarded_host,
             counts_attempts=host.include_request_attempt_count,
-            grpc_timeouts=durations,
         )
 
     def _target(self, share: WeightedCluster, missing: Reply, levels: Levels) -> Target:

@@ -7,7 +7,7 @@ from typing import Any
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 
 from proxy.model.config import ConfigError
-from proxy.model.route import GrpcTimeouts, RetryPolicy, RouteAction, WeightedCluster
+from proxy.model.route import RetryPolicy, RouteAction, StreamDuration, WeightedCluster
 from proxy.upstream.retry import GRPC_CONDITIONS, HTTP_CONDITIONS
 from proxy.xds.decode import headers
 from proxy.xds.decode.fields import (
@@ -35,6 +35,8 @@ _ACTION = known(
     "upgrade_configs",
     "max_stream_duration",
     "append_x_forwarded_host",
+    "max_grpc_timeout",
+    "grpc_timeout_offset",
 )
 _WEIGHTED = known("clusters", "total_weight")
 _SHARE = known("name", "weight", *headers.FIELDS)
@@ -56,7 +58,6 @@ _DURATION = known("max_stream_duration", "grpc_timeout_header_max", "grpc_timeou
 _UPGRADE = known("upgrade_type", "enabled", "connect_config")
 
 _NOT_FOUND_CODES = {"SERVICE_UNAVAILABLE": 503, "NOT_FOUND": 404, "INTERNAL_SERVER_ERROR": 500}
-RETRY_CONDITIONS = HTTP_CONDITIONS | GRPC_CONDITIONS
 
 
 def route_action(message: Any, path: str, inherited: RetryPolicy | None) -> RouteAction:
@@ -89,21 +90,22 @@ def route_action(message: Any, path: str, inherited: RetryPolicy | None) -> Rout
         duration(message, path, "idle_timeout", None),
         policy,
         *_upgrades(message.upgrade_configs, f"{path}.upgrade_configs"),
-        duration(message.max_stream_duration, f"{path}.max_stream_duration", "max_stream_duration", None),
+        _stream_duration(message, path),
         message.append_x_forwarded_host,
-        _grpc_timeouts(message, path),
+        duration(message, path, "max_grpc_timeout", None),
+        duration(message, path, "grpc_timeout_offset", 0.0),
     )
 
 
-def _grpc_timeouts(message: Any, path: str) -> GrpcTimeouts | None:
+def _stream_duration(message: Any, path: str) -> StreamDuration | None:
     if not message.HasField("max_stream_duration"):
         return None
-    at = f"{path}.max_stream_duration"
-    limits = message.max_stream_duration
-    check(limits, at, _DURATION)
-    return GrpcTimeouts(
-        duration(limits, at, "grpc_timeout_header_max", None),
-        duration(limits, at, "grpc_timeout_header_offset", None),
+    found, at = message.max_stream_duration, f"{path}.max_stream_duration"
+    check(found, at, _DURATION)
+    return StreamDuration(
+        duration(found, at, "max_stream_duration", None),
+        duration(found, at, "grpc_timeout_header_max", None),
+        duration(found, at, "grpc_timeout_header_offset", 0.0),
     )
 
 
@@ -154,7 +156,11 @@ def retry_policy(message: Any, path: str) -> RetryPolicy:
     check(message, path, _RETRY)
     conditions = tuple(part for part in (item.strip() for item in message.retry_on.split(",")) if part)
     for condition in conditions:
-        forbid(condition not in RETRY_CONDITIONS, f"{path}.retry_on", f"{condition!r} {UNSUPPORTED}")
+        forbid(
+            condition not in HTTP_CONDITIONS | GRPC_CONDITIONS,
+            f"{path}.retry_on",
+            f"{condition!r} {UNSUPPORTED}",
+        )
     for index, item in enumerate(message.retry_host_predicate):
         at = f"{path}.retry_host_predicate[{index}]"
         check(item, at, _PREDICATE)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+from hpack import Encoder
 
 from proxy.http2.codec import ENGINES, Codec, CodecError, Options, Role
 
@@ -61,6 +64,52 @@ def connected(client: str, server: str, **options: Options) -> Pair:
     pair.pump()
     pair.forget()
     return pair
+
+
+class Raw:
+    """The peer of one codec, by hand: it may send whatever no engine would."""
+
+    def __init__(self, engine: str, role: Role, options: Options | None = None) -> None:
+        self.codec: Codec = ENGINES[engine].make(role, options or Options())
+        self.encoder = Encoder()
+        self.sent = b""
+        """What the codec has sent since it was last looked at."""
+        self.saw: list[tuple[Any, ...]] = []
+        self.receive((PREFACE if role is Role.SERVER else b"") + frame(4, 0, 0) + frame(4, 1, 0))
+        self.saw.clear()
+        self.sent = b""
+
+    def receive(self, data: bytes) -> None:
+        """Let the codec have ``data``; a ``CodecError`` is for the test."""
+        self.codec.receive_data(data)
+        self.flush()
+
+    def flush(self) -> None:
+        self.saw += map(plain, self.codec.events())
+        self.sent += self.codec.data_to_send()
+        self.saw += map(plain, self.codec.events())
+
+    def headers(
+        self, stream_id: int, headers: Iterable[tuple[bytes, bytes]], *, end_stream: bool = False
+    ) -> None:
+        self.receive(frame(1, 4 | end_stream, stream_id, self.encoder.encode(headers)))
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream_id.to_bytes(4, "big") + payload
+
+
+def frames(data: bytes) -> list[tuple[int, int, int, bytes]]:
+    """Type, flags, stream and payload of each."""
+    result = []
+    while data:
+        end = 9 + int.from_bytes(data[:3], "big")
+        result.append((data[3], data[4], int.from_bytes(data[5:9], "big"), data[9:end]))
+        data = data[end:]
+    return result
 
 
 def _take(codec: Codec) -> bytes:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from proxy.http1.head import scan_request
-from proxy.model.route import GrpcTimeouts
+from proxy.model.route import StreamDuration
 from proxy.model.stats import RouteStats
 from proxy.runtime.entry import RouteEntry
 from proxy.stream.timeouts import AT_ONCE, LEFT_OUT, stream_limit
 
-PLAIN = GrpcTimeouts()
+PLAIN = StreamDuration()
 
 
 @pytest.mark.parametrize(
@@ -27,26 +27,26 @@ PLAIN = GrpcTimeouts()
         (PLAIN, 0.0, 5.0, b"1S", 0.0, LEFT_OUT),
         (PLAIN, None, 0.0, b"1S", 0.0, None),
         # The field is read.
-        (GrpcTimeouts(3.0), 20.0, 5.0, b"1S", 1.0, b"1000m"),
-        (GrpcTimeouts(3.0), 20.0, 5.0, b"10S", 3.0, b"3000m"),
-        (GrpcTimeouts(0.0), 20.0, 5.0, b"10S", 10.0, b"10000m"),
-        (GrpcTimeouts(0.0), None, 0.0, b"99999999H", 359999996400.0, b"99999999H"),
-        (GrpcTimeouts(3.0), 20.0, 5.0, None, 20.0, b"20000m"),
-        (GrpcTimeouts(3.0), 20.0, 5.0, b"100000000S", 20.0, b"20000m"),
-        (GrpcTimeouts(3.0), None, 5.0, b"junk", 5.0, b"5000m"),
-        (GrpcTimeouts(0.0), 20.0, 0.0, b"0m", AT_ONCE, b"0m"),
-        (GrpcTimeouts(0.0), 20.0, 0.0, b"1n", 0.001, b"1m"),
+        (StreamDuration(None, 3.0), 20.0, 5.0, b"1S", 1.0, b"1000m"),
+        (StreamDuration(None, 3.0), 20.0, 5.0, b"10S", 3.0, b"3000m"),
+        (StreamDuration(None, 0.0), 20.0, 5.0, b"10S", 10.0, b"10000m"),
+        (StreamDuration(None, 0.0), None, 0.0, b"99999999H", 359999996400.0, b"99999999H"),
+        (StreamDuration(None, 3.0), 20.0, 5.0, None, 20.0, b"20000m"),
+        (StreamDuration(None, 3.0), 20.0, 5.0, b"100000000S", 20.0, b"20000m"),
+        (StreamDuration(None, 3.0), None, 5.0, b"junk", 5.0, b"5000m"),
+        (StreamDuration(None, 0.0), 20.0, 0.0, b"0m", AT_ONCE, b"0m"),
+        (StreamDuration(None, 0.0), 20.0, 0.0, b"1n", 0.001, b"1m"),
         # The offset comes after the maximum.
-        (GrpcTimeouts(3.0, 0.25), 20.0, 0.0, b"10S", 2.75, b"2750m"),
-        (GrpcTimeouts(0.0, 0.25), 20.0, 0.0, b"1S", 0.75, b"750m"),
-        (GrpcTimeouts(0.0, 0.25), 20.0, 0.0, b"250m", AT_ONCE, b"0m"),
-        (GrpcTimeouts(0.0, 0.25), 20.0, 0.0, b"1m", AT_ONCE, b"0m"),
-        (GrpcTimeouts(0.0, 0.25), 20.0, 0.0, None, 20.0, b"20000m"),
-        (GrpcTimeouts(None, 0.25), 20.0, 0.0, b"1S", 20.0, b"20000m"),
+        (StreamDuration(None, 3.0, 0.25), 20.0, 0.0, b"10S", 2.75, b"2750m"),
+        (StreamDuration(None, 0.0, 0.25), 20.0, 0.0, b"1S", 0.75, b"750m"),
+        (StreamDuration(None, 0.0, 0.25), 20.0, 0.0, b"250m", AT_ONCE, b"0m"),
+        (StreamDuration(None, 0.0, 0.25), 20.0, 0.0, b"1m", AT_ONCE, b"0m"),
+        (StreamDuration(None, 0.0, 0.25), 20.0, 0.0, None, 20.0, b"20000m"),
+        (StreamDuration(None, None, 0.25), 20.0, 0.0, b"1S", 20.0, b"20000m"),
     ],
 )
 def test_what_limits_a_stream(
-    rules: GrpcTimeouts | None,
+    rules: StreamDuration | None,
     of_route: float | None,
     of_manager: float,
     asked: bytes | None,
@@ -56,7 +56,7 @@ def test_what_limits_a_stream(
     field = b"" if asked is None else b"grpc-timeout: " + asked + b"\r\n"
     head = scan_request(b"POST /s/m HTTP/1.1\r\nhost: h\r\n" + field + b"\r\n")
     assert head is not None
-    route = RouteEntry("r", "v", RouteStats(), max_stream_duration=of_route, grpc_timeouts=rules)
+    route = RouteEntry("r", "v", RouteStats(), max_stream_duration=of_route, stream_duration=rules)
     assert stream_limit(route, head, of_manager, grpc=True) == (seconds, told)
     # It holds for everybody who sends the field, but is written for gRPC alone.
     assert stream_limit(route, head, of_manager, grpc=False) == (seconds, None)
