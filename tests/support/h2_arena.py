@@ -37,7 +37,7 @@ _COUNTED = re.compile(
     r"deferred|_length|_rq_completed|_cx_http[12]|nghttp2_|retry_open))"
     r"(?P<name>[^:]+): (?P<value>[1-9]\d*)$"
 )
-_OF_FLOODS = re.compile(r"http2\.|premature|protocol_error|cx_destroy")
+_OF_FLOODS = re.compile(r"http2\.(?!stream_refused)|premature|protocol_error|cx_destroy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,8 @@ class Outcome:
         """What is compared."""
         if case.flood:
             named = sorted(name for name in self.counted if _OF_FLOODS.search(name))
-            return {"lines": self.lines(case), "counted": named}
+            shown = {"lines": self.lines(case), "counted": named}
+            return {name: value for name, value in shown.items() if name not in case.without}
         names = ("client", "goaway", "fate", "backend", "log", "missed", "counted")
         return {name: getattr(self, name) for name in names if name not in case.without}
 

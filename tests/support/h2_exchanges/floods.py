@@ -40,7 +40,11 @@ def _flood(
     name: str, *client: bytes, setup: Setup = H1, backend: tuple[Script, ...] = (), first: Script = ()
 ) -> Case:
     ends: Script = (Until("end", 1),) if backend else ()
-    return Case(f"flood: {name}", (*first, *client, *ends), setup=setup, backend=backend, flood=True)
+    # Whether the answers to PING fill the queue or meet a connection that is being closed is chance.
+    without = frozenset({"counted"} if "PING" in name and backend else ())
+    return Case(
+        f"flood: {name}", (*first, *client, *ends), setup=setup, backend=backend, flood=True, without=without
+    )
 
 
 CASES = [
