@@ -131,6 +131,9 @@ class Inbound(ABC):
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         self._require_active()
+        if not self.want_read:
+            # GOAWAY, and no streams: only our answers are still to go.
+            return
         buffer = self._input
         buffer += data
         if self._preface_left and not self._take_preface(buffer):
@@ -469,6 +472,8 @@ class Inbound(ABC):
         self._queued_body_size = 0
 
     def _update_terminal_state(self) -> None:
+        if self._closing and not self._closed:
+            self._write(self._h2.data_to_send())
         if self._closing and not self._closed and not self.want_read and not self.want_write:
             self._closed = self._terminating = True
             self._streams.clear()
