@@ -25,7 +25,7 @@ from proxy.model.listener import (
     TlsInspector,
 )
 from proxy.model.reply import Denied, Reply
-from proxy.model.stats import HttpStats, ListenerStats, TcpStats
+from proxy.model.stats import Http2Stats, HttpStats, ListenerStats, TcpStats
 from proxy.model.tls import DownstreamTls
 from proxy.observe.access_log import AccessLogWriter
 from proxy.observe.store import StatStore
@@ -47,13 +47,14 @@ class HttpRuntime:
     upstream, ``None`` = none; the received header is always left out. ``filters`` run in order on the exchange, after
     its route was found; the first reply ends it. The rest of the options is read from ``config`` (Envoy's names);
     those read for each request are attributes here. ``rewrite_reply`` is for ``local_reply_config``: it takes the
-    proxy's own answer and gives the one to send, and further edits of its head.
+    proxy's own answer and gives the one to send, and further edits of its head. ``http2_stats`` is one object for all.
     """
 
     config: HttpConnectionManager
     table: RouteTable[RouteEntry]
     filters: tuple[HttpFilter, ...]
     stats: HttpStats
+    http2_stats: Http2Stats
     access_logs: tuple[AccessLogWriter, ...]
     normalize: Callable[[bytes], bytes | Reply]
     forwarded_client_cert: Callable[[ConnectionInfo, bytes | None], bytes | None]

@@ -44,6 +44,7 @@ def compile_http(
             for n, rbac in enumerate(config.rbac)
         ),
         stats=stats.http_stats(config.stat_prefix),
+        http2_stats=stats.http2,
         access_logs=tuple(
             compile_access_log(log, env.log_files.open, f"{field}.access_log[{n}]", env.hostname)
             for n, log in enumerate(config.access_log)
