@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from proxy.xds.node import EgressListener, InboundListener
 
 ENV = "TULLE"
+_PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "TCP")
+"""What ``--inbound`` takes; the control plane's ``INBOUND_PROTOCOLS``, which would be slow to import."""
 
 
 def address(text: str, option: str) -> SocketAddress:
@@ -54,7 +56,8 @@ def inbound(text: str) -> InboundListener:
     bind, separator, app = first.partition("=")
     if not separator:
         raise click.BadParameter(
-            f"{text!r} is not LISTEN=APP[,name=NAME][,protocol=HTTP|TCP]", param_hint="--inbound"
+            f"{text!r} is not LISTEN=APP[,name=NAME][,protocol={'|'.join(_PROTOCOLS)}]",
+            param_hint="--inbound",
         )
     address(bind, "--inbound")
     address(app, "--inbound")
@@ -65,8 +68,10 @@ def inbound(text: str) -> InboundListener:
             raise click.BadParameter(f"{setting!r} is not name=... or protocol=...", param_hint="--inbound")
         options[key] = value
     protocol = options.get("protocol", "HTTP").upper()
-    if protocol not in ("HTTP", "TCP"):
-        raise click.BadParameter(f"protocol {protocol} is not HTTP or TCP", param_hint="--inbound")
+    if protocol not in _PROTOCOLS:
+        raise click.BadParameter(
+            f"protocol {protocol} is not one of {', '.join(_PROTOCOLS)}", param_hint="--inbound"
+        )
     return InboundListener(bind, app, options.get("name", protocol.lower()), protocol)
 
 
@@ -149,7 +154,7 @@ def set_up_logging(level: str) -> None:
     "inbounds",
     multiple=True,
     metavar="LISTEN=APP[,name=http][,protocol=HTTP]",
-    help="NONE: where others call, and where the app listens.",
+    help="NONE: where others call, and where the app listens; protocol HTTP, HTTP2, GRPC or TCP.",
 )
 @click.option(
     "--outbound-bind", default="", metavar="HOST:PORT", help="NONE: an HTTP listener that routes by host."

@@ -37,6 +37,7 @@ def _parents(body: Object) -> str:
 
 _EXTRA: Mapping[str, Sequence[tuple[str, Cell]]] = {
     "Service": [("CLUSTER-IP", _spec("clusterIP")), ("PORTS", _ports)],
+    "GRPCRoute": [("PARENTS", _parents), ("HOSTNAMES", _spec("hostnames"))],
     "HTTPRoute": [("PARENTS", _parents), ("HOSTNAMES", _spec("hostnames"))],
     "WorkloadEntry": [("ADDRESS", _spec("address")), ("SERVICE-ACCOUNT", _spec("serviceAccount"))],
     "ServiceEntry": [("HOSTS", _spec("hosts")), ("RESOLUTION", _spec("resolution"))],

@@ -13,11 +13,26 @@ from control_plane.store.base import Key
 
 
 class AppProtocol(Enum):
-    """How the sidecar treats a port's bytes; TLS is the app's own and is relayed, told apart by its server name."""
+    """How the sidecar treats a port's bytes; TLS is the app's own and is relayed, told apart by its server name.
+
+    HTTP is HTTP/1.1, as in Istio; HTTP2 and GRPC are HTTP/2 in plaintext with prior knowledge (h2c).
+    """
 
     HTTP = "HTTP"
+    HTTP2 = "HTTP2"
+    GRPC = "GRPC"
     TCP = "TCP"
     TLS = "TLS"
+
+    @property
+    def is_http(self) -> bool:
+        """Whether requests are routed one by one, in whichever version."""
+        return self is AppProtocol.HTTP or self.is_http2
+
+    @property
+    def is_http2(self) -> bool:
+        """Whether the app behind the port wants HTTP/2."""
+        return self is AppProtocol.HTTP2 or self is AppProtocol.GRPC
 
 
 class Resolution(Enum):

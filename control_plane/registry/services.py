@@ -31,7 +31,13 @@ _RESOLUTIONS = {
     "DNS_SRV": Resolution.DNS_SRV,
 }
 
-_PROTOCOLS = {"HTTP": AppProtocol.HTTP, "HTTPS": AppProtocol.TLS, "TLS": AppProtocol.TLS}
+_PROTOCOLS = {
+    "HTTP": AppProtocol.HTTP,
+    "HTTP2": AppProtocol.HTTP2,
+    "GRPC": AppProtocol.GRPC,
+    "HTTPS": AppProtocol.TLS,
+    "TLS": AppProtocol.TLS,
+}
 
 
 @dataclass(frozen=True, slots=True)

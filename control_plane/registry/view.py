@@ -14,6 +14,7 @@ from typing import Any
 
 from control_plane.api.kinds import (
     AuthorizationPolicy,
+    GRPCRoute,
     HTTPRoute,
     PeerAuthentication,
     Problem,
@@ -26,6 +27,7 @@ from control_plane.registry.services import Declared, Membership, declared_servi
 from control_plane.store.base import Event, EventType, Key, Snapshot, Stored
 
 _SERVICE_PLURALS = frozenset({"services", "endpointslices", "workloadentries", "serviceentries"})
+_ROUTE_PLURALS = frozenset({"httproutes", "grpcroutes"})
 _EMPTY: Mapping[Any, Any] = MappingProxyType({})
 
 
@@ -33,8 +35,8 @@ _EMPTY: Mapping[Any, Any] = MappingProxyType({})
 class View:
     """The mesh at ``revision``.
 
-    ``services`` by hostname. ``conflicts`` says which object's hostname another one has already. Routes and
-    policies are ordered oldest first.
+    ``services`` by hostname. ``conflicts`` says which object's hostname another one has already. Routes, of all
+    kinds together, and policies are ordered oldest first.
     """
 
     mesh_domain: str = "mesh.local"
@@ -104,7 +106,7 @@ class View:
             invalid=MappingProxyType(dict(invalid)),
             services=declared.services,
             conflicts=declared.conflicts,
-            routes=_of(HTTPRoute, entries) if "httproutes" in plurals else self.routes,
+            routes=_of((HTTPRoute, GRPCRoute), entries) if plurals & _ROUTE_PLURALS else self.routes,
             peer_authentications=_of(PeerAuthentication, entries)
             if "peerauthentications" in plurals
             else self.peer_authentications,
@@ -125,7 +127,9 @@ def _parse(
         entries[stored.key] = Entry(stored.key, model, stored.revision, stored.created)
 
 
-def _of(model: type[Resource], entries: Mapping[Key, Entry]) -> tuple[Entry, ...]:
+def _of(
+    model: type[Resource] | tuple[type[Resource], ...], entries: Mapping[Key, Entry]
+) -> tuple[Entry, ...]:
     return tuple(
         sorted((e for e in entries.values() if isinstance(e.model, model)), key=lambda entry: entry.age)
     )

@@ -15,10 +15,11 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from google.protobuf import struct_pb2
 from xds.type.v3 import typed_struct_pb2
 
-from control_plane.registry.service import MeshEndpoint, MeshPort, MeshService, Resolution
+from control_plane.registry.service import AppProtocol, MeshEndpoint, MeshPort, MeshService, Resolution
 from control_plane.translate import names
 from control_plane.translate.effective import identities
 from control_plane.translate.endpoints import load_assignment
+from control_plane.translate.http_version import http2_to_app, http2_to_service, speak_http2
 from control_plane.translate.node import HostPort
 from control_plane.translate.pack import ADS, duration, packed, socket_address, uint32
 from control_plane.translate.settings import MeshSettings
@@ -42,6 +43,9 @@ def service_cluster(
 ) -> Any:
     """The cluster of one port of a service. ``endpoints`` as far as the view knows them."""
     cluster = _cluster(names.outbound_cluster(port.number, service.hostname), mark, settings)
+    http2 = http2_to_service(port.protocol)
+    if http2:
+        speak_http2(cluster)
     if service.resolution is Resolution.PASSTHROUGH:
         cluster.type = cluster_pb2.Cluster.ORIGINAL_DST
         cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
@@ -60,32 +64,38 @@ def service_cluster(
         cluster.cluster_type.CopyFrom(_srv(service, port, settings))
         # RFC 2782 weights are shares of the traffic; least request would bend them towards idle targets.
         cluster.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN
-    _secure(cluster, service, endpoints, settings)
+    _secure(cluster, service, endpoints, http2, settings)
     return cluster
 
 
 def _secure(
-    cluster: Any, service: MeshService, endpoints: tuple[MeshEndpoint, ...], settings: MeshSettings
+    cluster: Any,
+    service: MeshService,
+    endpoints: tuple[MeshEndpoint, ...],
+    http2: bool,
+    settings: MeshSettings,
 ) -> None:
     """Mutual TLS to endpoints that have a sidecar, with exactly the identities that are known of them."""
     secured = identities(endpoints)
     if service.resolution is Resolution.DNS_SRV:
         # Which endpoints there are is known to the sidecar alone, so one answer holds for all of them.
         if secured:
-            cluster.transport_socket.CopyFrom(_tls(service, secured, settings))
+            cluster.transport_socket.CopyFrom(_tls(service, secured, http2, settings))
     elif secured:
         match = struct_pb2.Struct(fields={"tlsMode": struct_pb2.Value(string_value="tulle")})
         cluster.transport_socket_matches.add(
-            name="tlsMode-tulle", match=match, transport_socket=_tls(service, secured, settings)
+            name="tlsMode-tulle", match=match, transport_socket=_tls(service, secured, http2, settings)
         )
         cluster.transport_socket_matches.add(
             name="tlsMode-disabled", match=struct_pb2.Struct(), transport_socket=raw_buffer()
         )
 
 
-def _tls(service: MeshService, secured: Iterable[tuple[str, str]], settings: MeshSettings) -> Any:
+def _tls(
+    service: MeshService, secured: Iterable[tuple[str, str]], http2: bool, settings: MeshSettings
+) -> Any:
     allowed = [exact(spiffe_id(settings.trust_domain, namespace, account)) for namespace, account in secured]
-    return upstream_tls(allowed, service.hostname)
+    return upstream_tls(allowed, service.hostname, http2=http2)
 
 
 def _srv(service: MeshService, port: MeshPort, settings: MeshSettings) -> Any:
@@ -117,9 +127,9 @@ def black_hole_cluster(settings: MeshSettings) -> Any:
     return cluster
 
 
-def app_cluster(name: str, mark: int, ipv6: bool, settings: MeshSettings) -> Any:
+def app_cluster(name: str, protocol: AppProtocol, mark: int, ipv6: bool, settings: MeshSettings) -> Any:
     """The app at the address that was dialled, from a source that capture leaves alone."""
-    cluster = _cluster(name, mark, settings)
+    cluster = _app(name, protocol, mark, settings)
     cluster.type = cluster_pb2.Cluster.ORIGINAL_DST
     cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
     cluster.upstream_bind_config.source_address.CopyFrom(
@@ -132,9 +142,11 @@ def app_cluster(name: str, mark: int, ipv6: bool, settings: MeshSettings) -> Any
     return cluster
 
 
-def local_cluster(name: str, endpoint: HostPort, mark: int, settings: MeshSettings) -> Any:
+def local_cluster(
+    name: str, protocol: AppProtocol, endpoint: HostPort, mark: int, settings: MeshSettings
+) -> Any:
     """The app at a fixed address of this host."""
-    cluster = _cluster(name, mark, settings)
+    cluster = _app(name, protocol, mark, settings)
     cluster.type = cluster_pb2.Cluster.STATIC
     cluster.load_assignment.CopyFrom(
         endpoint_pb2.ClusterLoadAssignment(
@@ -152,6 +164,13 @@ def local_cluster(name: str, endpoint: HostPort, mark: int, settings: MeshSettin
             ],
         )
     )
+    return cluster
+
+
+def _app(name: str, protocol: AppProtocol, mark: int, settings: MeshSettings) -> Any:
+    cluster = _cluster(name, mark, settings)
+    if http2_to_app(protocol):
+        speak_http2(cluster)
     return cluster
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from control_plane.registry.service import AppProtocol, MeshService
+from control_plane.registry.service import MeshService
 from control_plane.translate import names
 from control_plane.translate.bindings import Bound
 from control_plane.translate.cache import Cache
@@ -63,7 +63,8 @@ class ExplicitOutbound:
             )
             return self._hosts.table(name, hosts, block_all())
 
-        inputs = (tuple((s.hostname, s.addresses, p.number, bare_port(s)) for s, p in places), bound)
+        known = tuple((s.hostname, s.addresses, p.number, p.protocol, bare_port(s)) for s, p in places)
+        inputs = (known, bound)
         table = self._cache.get((name, namespace), inputs, build)
         part.add(names.ROUTES, name, table, keys_of(places) | _route_keys(bound))
         manager = outbound_http(f"outbound_{name}", name, self._log)
@@ -77,7 +78,7 @@ class ExplicitOutbound:
         # Until the service is declared its connections are closed, for want of the cluster.
         filters = [tcp_filter(cluster, cluster, self._log)]
         keys = frozenset((service.origin,)) if service is not None else frozenset()
-        if service is not None and port is not None and port.protocol is AppProtocol.HTTP:
+        if service is not None and port is not None and port.protocol.is_http:
             filters = [outbound_http(f"outbound_{name}", name, self._log)]
             bound = self._bound(((service, port),))
             only = self._hosts.only(service, port.number, self._client.namespace)

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from control_plane.registry.service import AppProtocol
 from control_plane.translate import names
 from control_plane.translate.chains import chain, listener, original_dst, tls_inspector
 from control_plane.translate.clusters import app_cluster, local_cluster
@@ -68,13 +69,14 @@ class Inbound:
             part.add(
                 names.CLUSTER,
                 name,
-                app_cluster(name, node.capture_mark, node.ipv6, settings),
+                app_cluster(name, port.protocol, node.capture_mark, node.ipv6, settings),
                 port.keys,
             )
             chains.extend(self._port_chains(port, port.number, None))
             keys |= port.keys
         unknown = names.INBOUND_PASSTHROUGH_CLUSTER
-        part.add(names.CLUSTER, unknown, app_cluster(unknown, node.capture_mark, node.ipv6, settings))
+        passthrough = app_cluster(unknown, AppProtocol.TCP, node.capture_mark, node.ipv6, settings)
+        part.add(names.CLUSTER, unknown, passthrough)
         chains.extend(
             self._chains(
                 "inbound-passthrough", self._workload.mtls.default, None, self._relay(unknown, None), None
@@ -90,11 +92,9 @@ class Inbound:
             if declared is None or declared.bind is None or declared.default_endpoint is None:
                 continue
             cluster = names.inbound_cluster(port.number)
-            part.add(
-                names.CLUSTER,
-                cluster,
-                local_cluster(cluster, declared.default_endpoint, self._node.capture_mark, self._settings),
-            )
+            mark, settings = self._node.capture_mark, self._settings
+            app = local_cluster(cluster, port.protocol, declared.default_endpoint, mark, settings)
+            part.add(names.CLUSTER, cluster, app)
             name = f"inbound_{declared.bind}"
             chains = list(self._port_chains(port, None, port.number))
             made = listener(name, socket_address(declared.bind.host, declared.bind.port), chains, "INBOUND")
@@ -105,15 +105,15 @@ class Inbound:
         """The chains of one app port. ``alias``: what policies call it, where the listener's port is another."""
         cluster = names.inbound_cluster(port.number)
         relay = self._relay(cluster, alias)
-        serve = self._serve(port, cluster, alias) if port.http else relay
+        serve = self._serve(port, cluster, alias) if port.protocol.is_http else None
         yield from self._chains(cluster, self._workload.mtls.mode(port.number), match, relay, serve)
 
     def _chains(
         self, name: str, mode: MtlsMode, port: int | None, relay: list[Any], serve: list[Any] | None
     ) -> Iterator[Any]:
         """``relay``: filters for bytes as they come; ``serve``: those for the app's protocol (default ``relay``)."""
+        socket = downstream_tls(self._settings.trust_domain, http=serve is not None)
         serve = serve or relay
-        socket = downstream_tls(self._settings.trust_domain)
         if mode is MtlsMode.STRICT:
             yield chain(f"{name}-mtls", serve, port=port, transport="tls", socket=socket)
             return

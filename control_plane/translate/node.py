@@ -16,6 +16,7 @@ from google.protobuf import json_format
 
 from control_plane.api.kinds.problem import Problem, Reason
 
+INBOUND_PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "TCP")
 INBOUND_LIMIT = 256
 EGRESS_LIMIT = 256
 
@@ -41,7 +42,7 @@ class HostPort:
 
 @dataclass(frozen=True, slots=True)
 class InboundPort:
-    """A port of the app. ``bind`` and ``default_endpoint`` are set in mode NONE only."""
+    """A port of the app, its protocol one of ``INBOUND_PROTOCOLS``. The addresses are set in mode NONE only."""
 
     name: str
     number: int
@@ -196,8 +197,9 @@ class _Reader:
                 return None
             number = self._number(port.get("number"), f"{field}.port.number", 1, 65535)
             protocol = str(port.get("protocol", "TCP")).upper()
-            if protocol not in ("HTTP", "TCP"):
-                self.fail(f"{field}.port.protocol", f"{protocol!r} must be HTTP or TCP")
+            if protocol not in INBOUND_PROTOCOLS:
+                message = f"{protocol!r} must be one of {', '.join(INBOUND_PROTOCOLS)}"
+                self.fail(f"{field}.port.protocol", message)
             binds = {}
             for key in ("bind", "defaultEndpoint"):
                 binds[key] = self.bind(item.get(key), f"{field}.{key}")

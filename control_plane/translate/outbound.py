@@ -73,7 +73,7 @@ class CapturedOutbound:
 
         table = self._cache.get(
             ("routes", number, namespace),
-            (tuple((service.hostname, service.addresses) for service, _ in places), bound),
+            (tuple((s.hostname, s.addresses, port.protocol) for s, port in places), bound),
             build,
         )
         routes = frozenset(one.entry.key for many in bound for one in many)

@@ -39,7 +39,7 @@ def sort_out(services: Iterable[MeshService]) -> Places:
     unreachable: dict[Key, str] = {}
     for service in services:
         for port in service.ports:
-            if port.protocol is AppProtocol.HTTP:
+            if port.protocol.is_http:
                 http[port.number].append((service, port))
                 continue
             for address in service.addresses:

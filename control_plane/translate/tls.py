@@ -30,16 +30,25 @@ def prefix(value: str) -> Any:
     return string_pb2.StringMatcher(prefix=value)
 
 
-def upstream_tls(matchers: Iterable[Any], sni: str) -> Any:
-    """The transport socket of a client: its own certificate, and a peer whose URI SAN one of ``matchers`` matches."""
-    context = tls_pb2.UpstreamTlsContext(common_tls_context=_common(matchers), sni=sni)
+def upstream_tls(matchers: Iterable[Any], sni: str, *, http2: bool = False) -> Any:
+    """The transport socket of a client: its own certificate, and a peer whose URI SAN one of ``matchers`` matches.
+
+    ``http2``: it speaks HTTP/2, and says so.
+    """
+    alpn = [MESH_ALPN, "h2"] if http2 else [MESH_ALPN]
+    context = tls_pb2.UpstreamTlsContext(common_tls_context=_common(matchers, alpn), sni=sni)
     return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(context))
 
 
-def downstream_tls(trust_domain: str) -> Any:
-    """The transport socket of a server: clients need a certificate of the mesh's trust domain."""
+def downstream_tls(trust_domain: str, *, http: bool = False) -> Any:
+    """The transport socket of a server: clients need a certificate of the mesh's trust domain.
+
+    ``http``: an HTTP connection manager serves it, in the version that is agreed on. A server prefers its own order:
+    a client which offers HTTP/2 gets it, and one that offers the mesh's name alone speaks HTTP/1.1.
+    """
+    alpn = ["h2", "http/1.1", MESH_ALPN] if http else [MESH_ALPN]
     context = tls_pb2.DownstreamTlsContext(
-        common_tls_context=_common([prefix(f"spiffe://{trust_domain}/")]),
+        common_tls_context=_common([prefix(f"spiffe://{trust_domain}/")], alpn),
         require_client_certificate=boolean(True),
     )
     return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(context))
@@ -62,12 +71,12 @@ def root_secret(bundle: bytes) -> Any:
     )
 
 
-def _common(matchers: Iterable[Any]) -> Any:
+def _common(matchers: Iterable[Any], alpn: Iterable[str]) -> Any:
     return tls_pb2.CommonTlsContext(
         tls_params=common_pb2.TlsParameters(
             tls_minimum_protocol_version="TLSv1_2", tls_maximum_protocol_version="TLSv1_3"
         ),
-        alpn_protocols=[MESH_ALPN],
+        alpn_protocols=alpn,
         tls_certificate_sds_secret_configs=[secret_pb2.SdsSecretConfig(name=OWN_SECRET)],
         combined_validation_context=tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
             default_validation_context=common_pb2.CertificateValidationContext(

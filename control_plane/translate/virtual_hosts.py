@@ -10,12 +10,15 @@ from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
-from control_plane.registry.service import AppProtocol, MeshPort, MeshService, Resolution
+from control_plane.api.kinds import GRPCRoute
+from control_plane.registry.service import MeshPort, MeshService, Resolution
 from control_plane.translate import names
 from control_plane.translate.bindings import Bindings, Bound
 from control_plane.translate.cache import Cache
+from control_plane.translate.grpc_routes import ranked_grpc_routes
+from control_plane.translate.http_routes import ranked_http_routes
 from control_plane.translate.pack import boolean
-from control_plane.translate.routes import RankedRoute, default_route, direct_response, ranked_routes
+from control_plane.translate.routes import RankedRoute, default_route, direct_response
 from control_plane.translate.settings import MeshSettings
 
 
@@ -30,7 +33,7 @@ class VirtualHosts:
         self._cache = cache
 
     def bound(self, service: MeshService, port: int, namespace: str) -> tuple[Bound, ...]:
-        """The HTTPRoutes in that virtual host."""
+        """The HTTPRoutes or the GRPCRoutes in that virtual host."""
         return self._bindings.of(service, port, namespace)
 
     def routes(self, service: MeshService, port: int, namespace: str) -> list[Any]:
@@ -38,15 +41,18 @@ class VirtualHosts:
         bound = self.bound(service, port, namespace)
         attempts = self._settings.retry_attempts
         if not bound:
-            return [default_route(names.outbound_cluster(port, service.hostname), attempts)]
+            declared = service.port(port)
+            grpc = declared is not None and declared.protocol.is_http2
+            return [default_route(names.outbound_cluster(port, service.hostname), attempts, grpc=grpc)]
         ranked = [route for one in bound for route in self._ranked(one, attempts)]
         return [one.route for one in sorted(ranked, key=lambda item: item.rank)]
 
     def _ranked(self, bound: Bound, attempts: int) -> tuple[RankedRoute, ...]:
+        ranked = ranked_grpc_routes if isinstance(bound.entry.model, GRPCRoute) else ranked_http_routes
         return self._cache.get(
             ("ranked", bound.entry.key),
             (bound, attempts),
-            lambda: ranked_routes(bound.entry, bound.backends, attempts),
+            lambda: ranked(bound.entry, bound.backends, attempts),
         )
 
     def table(self, name: str, hosts: Iterable[Any], last: Any) -> Any:
@@ -96,7 +102,7 @@ def domains(service: MeshService, port: int, namespace: str, *, bare: bool) -> I
 
 def bare_port(service: MeshService) -> int | None:
     """Which HTTP port a host without a port means to a forward proxy: 80, else the service's first one."""
-    numbers = [p.number for p in service.ports if p.protocol is AppProtocol.HTTP]
+    numbers = [p.number for p in service.ports if p.protocol.is_http]
     return 80 if 80 in numbers else next(iter(numbers), None)
 
 

@@ -25,7 +25,7 @@ class ServedPort:
     """A port of the app. ``declared`` is the node's own word for it, where it said one."""
 
     number: int
-    http: bool
+    protocol: AppProtocol
     keys: frozenset[Key] = frozenset()
     declared: InboundPort | None = None
 
@@ -49,15 +49,16 @@ def workload_of(
 ) -> Workload:
     """What ``node`` serves: the ports that it names, and where it is captured those of the Services that select it."""
     ports = {
-        port.number: ServedPort(port.number, port.protocol == "HTTP", declared=port) for port in node.inbound
+        port.number: ServedPort(port.number, AppProtocol(port.protocol), declared=port)
+        for port in node.inbound
     }
     if node.mode == "REDIRECT":
-        for number, http, key in _selecting(selectors, node):
+        for number, protocol, key in _selecting(selectors, node):
             known = ports.get(number)
             if known is None:
-                ports[number] = ServedPort(number, http, frozenset((key,)))
+                ports[number] = ServedPort(number, protocol, frozenset((key,)))
             else:
-                ports[number] = ServedPort(number, known.http, known.keys | {key}, known.declared)
+                ports[number] = ServedPort(number, known.protocol, known.keys | {key}, known.declared)
     return Workload(
         tuple(ports[number] for number in sorted(ports)),
         mtls.workload(node.namespace, node.labels),
@@ -90,13 +91,13 @@ class Selectors:
         return sorted(found, key=lambda service: (service.created, service.name))
 
 
-def _selecting(selectors: Selectors, node: Node) -> list[tuple[int, bool, Key]]:
-    """(workload port, HTTP, Service) of each port of the Services that select the node, oldest first."""
+def _selecting(selectors: Selectors, node: Node) -> list[tuple[int, AppProtocol, Key]]:
+    """(workload port, protocol, Service) of each port of the Services that select the node, oldest first."""
     named = {port.name: port.number for port in node.inbound if port.name}
     found = []
     for service in selectors.services(node.namespace, node.labels):
         for port in service.ports:
             number = named.get(port.target) if isinstance(port.target, str) else port.target
             if number is not None:
-                found.append((number, port.protocol is AppProtocol.HTTP, service.origin))
+                found.append((number, port.protocol, service.origin))
     return found

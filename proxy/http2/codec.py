@@ -148,6 +148,8 @@ class Engine:
     """A codec that has its first SETTINGS (and a client its preface) ready to send."""
     events: Any
     """A namespace with the classes of its events."""
+    never_indexed: Callable[[bytes, bytes], Header]
+    """A field that no HPACK table may keep. Those that came so are given so, and may be passed on as they are."""
 
     def dispatch_table(self, handlers: Mapping[type[Event], Handler]) -> dict[type, Handler]:
         """``handlers``, by this module's event classes, as a table by the engine's. Events that nobody handles are
@@ -189,8 +191,18 @@ def _make_h2(role: Role, options: Options) -> Codec:
     return HyperCodec(role, options)
 
 
-H2: Final = Engine("h2", _make_h2, own_events)
-ENGINES: Final = {"ngh2": Engine("ngh2", _make_ngh2, ngh2), "h2": H2} if ngh2 is not None else {"h2": H2}
+def _never_indexed_h2(name: bytes, value: bytes) -> Header:
+    from hpack import NeverIndexedHeaderTuple
+
+    return NeverIndexedHeaderTuple(name, value)
+
+
+H2: Final = Engine("h2", _make_h2, own_events, _never_indexed_h2)
+ENGINES: Final = (
+    {"ngh2": Engine("ngh2", _make_ngh2, ngh2, ngh2.NeverIndexedHeader), "h2": H2}
+    if ngh2 is not None
+    else {"h2": H2}
+)
 """The engines that are installed, by name."""
 
 
@@ -207,6 +219,7 @@ ENGINE: Final = _chosen(os.environ.get("TULLE_HTTP2"))
 """The engine in use."""
 
 make: Final = ENGINE.make
+never_indexed: Final = ENGINE.never_indexed
 dispatch_table: Final = ENGINE.dispatch_table
 
 if TYPE_CHECKING:
@@ -237,4 +250,5 @@ __all__ = [
     "events",
     "make",
     "malformed",
+    "never_indexed",
 ]

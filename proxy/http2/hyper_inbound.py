@@ -19,6 +19,7 @@ from h2.connection import H2Connection
 from h2.exceptions import DenialOfServiceError as H2DenialOfServiceError
 from h2.exceptions import ProtocolError as H2ProtocolError
 from h2.settings import SettingCodes, Settings
+from hpack import HPACKError
 
 from proxy.http2 import events, fields
 from proxy.http2.errors import ConnectionProtocolError, ConnectionStateError, DenialOfServiceError
@@ -212,7 +213,8 @@ class Inbound(ABC):
         except H2ProtocolError as error:
             # Its GOAWAY is not ours.
             self._h2.clear_outbound_data_buffer()
-            self._end(int(error.error_code))
+            hpack = isinstance(error.__cause__, HPACKError)
+            self._end(ErrorCode.COMPRESSION_ERROR if hpack else int(error.error_code))
             return []
 
     def _take_event(self, event: h2_events.Event) -> None:

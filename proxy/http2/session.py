@@ -200,6 +200,8 @@ class Session:
             handle = handlers.get(event.__class__)
             if handle is not None:
                 handle(event)
+                if self.closed:
+                    return
 
     def flush(self) -> None:
         """Write what the codec has, as far as the transport takes it."""

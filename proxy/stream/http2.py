@@ -466,6 +466,8 @@ class Http2Downstream(ClientConnection):
 
     def _failed(self, error: Exception) -> None:
         """The codec cannot go on."""
+        if isinstance(error, codecs.DenialOfServiceError):
+            self._h2_stats.header_overflow += 1
         self._http.stats.downstream_cx_protocol_error += 1
         self._abandon()
         self.abort()

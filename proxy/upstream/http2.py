@@ -465,6 +465,8 @@ class Http2Connection(asyncio.Protocol):
         """The codec cannot go on."""
         if self.closed:
             return
+        if isinstance(error, codecs.DenialOfServiceError):
+            self._h2_stats.header_overflow += 1
         self.cluster.stats.upstream_cx_protocol_error += 1
         self._lost("protocol_error", "" if error is None else str(error))
         self.abort()

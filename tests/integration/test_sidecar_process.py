@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import http.server
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.sidecar_process import TULLE, WAIT, App, Process, bootstrap, free_port, get, until
+from tests.support.sidecar_process import WAIT, App, Process, bootstrap, free_port, get, tulle, until
 
 SERVICES = """\
 apiVersion: v1
@@ -147,18 +146,6 @@ def plane(start: Callable[..., Process], tmp_path: Path) -> Process:
     until(lambda: (data / "run.json").exists() and "administrator" in plane.log(), "it serves", plane)
     tulle(data, "apply", "-f", "-", stdin=SERVICES)
     return plane
-
-
-def tulle(data: Path, *arguments: str, stdin: str = "") -> str:
-    return subprocess.run(
-        [*TULLE, *arguments],
-        input=stdin,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        timeout=60,
-        env=os.environ | {"TULLE_CONFIG": str(data / "admin.conf")},
-    ).stdout
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

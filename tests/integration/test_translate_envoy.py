@@ -54,11 +54,17 @@ EXPLICIT = {
             "defaultEndpoint": "127.0.0.1:9000",
             "port": {"name": "tcp", "number": 9000, "protocol": "TCP"},
         },
+        {
+            "bind": "127.0.0.1:19090",
+            "defaultEndpoint": "127.0.0.1:9090",
+            "port": {"name": "grpc", "number": 9090, "protocol": "GRPC"},
+        },
     ],
     "OUTBOUND_BIND": "127.0.0.1:15001",
     "EGRESS": [
         {"bind": "127.0.0.1:9001", "host": "db.shop.mesh.local", "port": 5432},
         {"bind": "127.0.0.1:9002", "host": "web.shop.mesh.local", "port": 80},
+        {"bind": "127.0.0.1:9004", "host": "api.shop.mesh.local", "port": 50051},
         {"bind": "127.0.0.1:9003", "host": "nobody.shop.mesh.local", "port": 80},
     ],
 }
@@ -168,6 +174,8 @@ def _validate(resources: Resources, directory: Path) -> None:
         pytest.param(["strict", "policies"], {}, id="policies"),
         pytest.param(["routes", "entries"], {"CAPTURE_MARK": 1337}, id="routes-and-entries"),
         pytest.param(["routes", "entries", "strict", "policies"], EXPLICIT, id="explicit"),
+        pytest.param(["grpc", "grpc-routes"], {"LABELS": {"app": "api", "version": "v1"}}, id="grpc"),
+        pytest.param(["grpc", "grpc-routes", "routes", "strict"], EXPLICIT, id="explicit-grpc"),
     ],
 )
 def test_envoy_accepts_everything(extra: list[str], metadata: dict[str, object], tmp_path: Path) -> None:

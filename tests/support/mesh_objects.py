@@ -21,6 +21,7 @@ def document(
         "Service": "v1",
         "WorkloadEntry": "networking.istio.io/v1",
         "ServiceEntry": "networking.istio.io/v1",
+        "GRPCRoute": "gateway.networking.k8s.io/v1",
         "HTTPRoute": "gateway.networking.k8s.io/v1",
         "PeerAuthentication": "security.istio.io/v1",
         "AuthorizationPolicy": "security.istio.io/v1",
@@ -39,6 +40,11 @@ def service(
     """A Service whose selector is ``app: <name>``."""
     one = {"name": "http" if http else "tcp", "port": port, "targetPort": target}
     return document("Service", name, {"selector": {"app": name}, "ports": [one], **spec})
+
+
+def grpc_service(name: str, *, port: int = 50051, target: int = 9090, **spec: Any) -> Document:
+    """A Service with a gRPC port, whose selector is ``app: <name>``."""
+    return service(name, ports=[{"name": "grpc", "port": port, "targetPort": target}], **spec)
 
 
 def workload(
@@ -80,6 +86,12 @@ def route(name: str, parent: str, rules: Sequence[Mapping[str, Any]], **parent_f
     """An HTTPRoute bound to a Service."""
     ref = {"group": "", "kind": "Service", "name": parent, **parent_fields}
     return document("HTTPRoute", name, {"parentRefs": [ref], "rules": list(rules)})
+
+
+def grpc_route(name: str, parent: str, rules: Sequence[Mapping[str, Any]], **spec: Any) -> Document:
+    """A GRPCRoute bound to a Service; further keywords are fields of its ``spec``."""
+    ref = {"group": "", "kind": "Service", "name": parent}
+    return document("GRPCRoute", name, {"parentRefs": [ref], "rules": list(rules), **spec})
 
 
 def stored(documents: Iterable[Mapping[str, Any]], first: int = 1) -> dict[Key, Stored]:
@@ -232,6 +244,59 @@ MESH: dict[str, list[Document]] = {
                 {"matches": [{"path": {"value": "/nowhere"}}]},
             ],
         )
+    ],
+    "grpc": [
+        grpc_service("api", clusterIP="10.96.0.20"),
+        grpc_service("api-v1", selector={"app": "api", "version": "v1"}),
+        service("h2", ports=[{"name": "http2-h2", "port": 50051}]),
+        workload("api-1", "api", "10.1.0.9", labels={"version": "v1"}),
+    ],
+    "grpc-routes": [
+        grpc_route(
+            "api",
+            "api",
+            [
+                {
+                    "name": "orders",
+                    "matches": [
+                        {"method": {"service": "shop.Orders", "method": "Get"}},
+                        {"method": {"service": "shop.Carts"}},
+                        {"method": {"method": "Check"}, "headers": [{"name": "X-Canary", "value": "yes"}]},
+                        {
+                            "method": {
+                                "type": "RegularExpression",
+                                "service": "(?i)shop\\.(a|b)|c",
+                                "method": "Get|List",
+                            }
+                        },
+                        {"method": {"type": "RegularExpression", "method": "G.*"}},
+                    ],
+                    "filters": [
+                        {
+                            "type": "RequestHeaderModifier",
+                            "requestHeaderModifier": {"add": [{"name": "x-add", "value": "a"}]},
+                        }
+                    ],
+                    "backendRefs": [
+                        {"name": "api-v1", "port": 50051, "weight": 9},
+                        {
+                            "name": "h2",
+                            "port": 50051,
+                            "filters": [
+                                {
+                                    "type": "ResponseHeaderModifier",
+                                    "responseHeaderModifier": {"set": [{"name": "x-via", "value": "h2"}]},
+                                }
+                            ],
+                        },
+                        {"name": "missing", "port": 50051},
+                    ],
+                },
+                {"matches": [{"method": {"service": "nowhere"}}]},
+                {"backendRefs": [{"name": "api-v1", "port": 50051}]},
+            ],
+            hostnames=["*.example.org"],
+        ),
     ],
     "entries": [
         document(

@@ -64,6 +64,19 @@ class Process:
         return self.popen.wait(timeout=WAIT)
 
 
+def tulle(data: Path, *arguments: str, stdin: str = "") -> str:
+    """A command's standard output, run as the administrator of the control plane with that data directory."""
+    return subprocess.run(
+        [*TULLE, *arguments],
+        input=stdin,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=60,
+        env=os.environ | {"TULLE_CONFIG": str(data / "admin.conf")},
+    ).stdout
+
+
 def get(port: int, path: str = "/", host: str | None = None) -> tuple[int, str]:
     """A request to this host; status 0 if nobody answers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)

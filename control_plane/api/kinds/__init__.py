@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from control_plane.api.kinds.core import Service
 from control_plane.api.kinds.discovery import EndpointSlice
-from control_plane.api.kinds.gateway import HTTPRoute
+from control_plane.api.kinds.grpc_route import GRPCRoute
+from control_plane.api.kinds.http_route import HTTPRoute
 from control_plane.api.kinds.istio_networking import ServiceEntry, WorkloadEntry
 from control_plane.api.kinds.istio_security import AuthorizationPolicy, PeerAuthentication
 from control_plane.api.kinds.meta import ObjectMeta, Resource
@@ -26,6 +27,7 @@ __all__ = [
     "KINDS",
     "AuthorizationPolicy",
     "EndpointSlice",
+    "GRPCRoute",
     "HTTPRoute",
     "KindInfo",
     "ObjectMeta",
@@ -87,6 +89,7 @@ KINDS: tuple[KindInfo, ...] = (
         ("v1beta1", "v1alpha3"),
     ),
     KindInfo("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes", (), HTTPRoute, ("v1beta1",)),
+    KindInfo("gateway.networking.k8s.io", "v1", "GRPCRoute", "grpcroutes", (), GRPCRoute),
     KindInfo(
         "security.istio.io",
         "v1",

@@ -117,7 +117,7 @@ CONNECTION_EVENTS = ("GoAwayReceived", "ConnectionClosed")
 
 
 @pytest.mark.skipif(len(ENGINES) < 2, reason="ngh2 is not installed")
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=500)
 @given(operations=st.lists(OPERATIONS, max_size=25), limit=st.sampled_from([1, 2, 100]))
 def test_the_same_operations_have_the_same_outcome(operations: list[Any], limit: int) -> None:
     expected = run("ngh2", "ngh2", operations, limit)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.api.kinds import KINDS, Problem, Reason, by_plural, by_type, field_path, validate
-from tests.support.mesh_objects import MESH, document, route, service, slice_of, workload
+from tests.support.mesh_objects import MESH, document, grpc_route, route, service, slice_of, workload
 
 R = Reason
 
@@ -49,6 +49,18 @@ def path(value: str, kind: str = "PathPrefix") -> dict[str, Any]:
 
 def headers(**edits: Any) -> dict[str, Any]:
     return http_route(filters=[{"type": "RequestHeaderModifier", "requestHeaderModifier": edits}])
+
+
+def grpc(**rule: Any) -> dict[str, Any]:
+    return grpc_route("r", "api", [rule])
+
+
+def method(**fields: Any) -> dict[str, Any]:
+    return grpc(matches=[{"method": fields}])
+
+
+def grpc_edit(**fields: Any) -> dict[str, Any]:
+    return grpc(filters=[fields])
 
 
 def entry(**changes: Any) -> dict[str, Any]:
@@ -279,6 +291,85 @@ ROUTE = [
     (route("r", "web", [{"name": "a"}, {"name": "a"}]), [("spec.rules[1].name", R.DUPLICATE)]),
 ]
 
+METHOD = f"{MATCH}.method"
+FILTER = "spec.rules[0].filters[0]"
+
+GRPC = [
+    (method(), [(METHOD, R.REQUIRED)]),
+    (method(type="Exact"), [(METHOD, R.REQUIRED)]),
+    (method(type="RegularExpression", service="", method=""), [(METHOD, R.REQUIRED)]),
+    (method(type="Prefix", service="a"), [(f"{METHOD}.type", R.NOT_SUPPORTED)]),
+    (method(service="shop/Orders"), [(f"{METHOD}.service", R.INVALID)]),
+    (
+        method(service="shop..Orders", method="Get/"),
+        [(f"{METHOD}.{f}", R.INVALID) for f in ("service", "method")],
+    ),
+    (method(service="1shop"), [(f"{METHOD}.service", R.INVALID)]),
+    (method(service="shop.Orders\n"), [(f"{METHOD}.service", R.INVALID)]),
+    (method(service="", method="Get"), [(f"{METHOD}.service", R.INVALID)]),
+    (method(method="a.b"), [(f"{METHOD}.method", R.INVALID)]),
+    (method(service="s" * 1025), [(f"{METHOD}.service", R.TOO_LONG)]),
+    (method(service=7), [(f"{METHOD}.service", R.TYPE_INVALID)]),
+    (
+        method(type="RegularExpression", service="(", method="(?=a)"),
+        [(f"{METHOD}.service", R.INVALID), (f"{METHOD}.method", R.INVALID)],
+    ),
+    (method(service="a", path="/a"), [(f"{METHOD}.path", R.INVALID)]),
+    (grpc(matches=[{"path": {"value": "/a"}}]), [(f"{MATCH}.path", R.INVALID)]),
+    (
+        grpc(matches=[{"headers": [{"name": "a", "value": "1"}, {"name": "A", "value": "2"}]}]),
+        [(f"{MATCH}.headers[1].name", R.DUPLICATE)],
+    ),
+    (
+        grpc(matches=[{"headers": [{"name": "a", "value": "(", "type": "RegularExpression"}]}]),
+        [(f"{MATCH}.headers[0].value", R.INVALID)],
+    ),
+    (grpc(matches=[{}] * 65), [("spec.rules[0].matches", R.TOO_MANY)]),
+    (grpc_edit(type="RequestMirror", requestMirror={}), [(f"{FILTER}.type", R.FORBIDDEN)]),
+    (grpc_edit(type="ExtensionRef", extensionRef={}), [(f"{FILTER}.type", R.FORBIDDEN)]),
+    (
+        grpc_edit(type="URLRewrite", urlRewrite={}),
+        [(f"{FILTER}.type", R.NOT_SUPPORTED), (f"{FILTER}.urlRewrite", R.INVALID)],
+    ),
+    (
+        grpc_edit(type="ResponseHeaderModifier", requestHeaderModifier={}),
+        [(f"{FILTER}.requestHeaderModifier", R.FORBIDDEN), (f"{FILTER}.responseHeaderModifier", R.REQUIRED)],
+    ),
+    (
+        grpc(backendRefs=[{"name": "a", "port": 1, "filters": [{"type": "RequestMirror"}]}]),
+        [(f"{BACKEND}.filters[0].type", R.FORBIDDEN)],
+    ),
+    (grpc(backendRefs=[{"name": "a"}]), [(f"{BACKEND}.port", R.REQUIRED)]),
+    (grpc(backendRefs=[{"name": "a", "port": 1}] * 17), [("spec.rules[0].backendRefs", R.TOO_MANY)]),
+    (grpc(timeouts={"request": "1s"}), [("spec.rules[0].timeouts", R.INVALID)]),
+    (grpc(sessionPersistence={}), [("spec.rules[0].sessionPersistence", R.FORBIDDEN)]),
+    (
+        grpc_route("r", "api", [], hostnames=["a.b", "*.a.b", "*", "A.b", "a.*.b", "10.0.0.1", ""]),
+        [
+            ("spec.hostnames[2]", R.INVALID),
+            ("spec.hostnames[3]", R.INVALID),
+            ("spec.hostnames[4]", R.INVALID),
+            ("spec.hostnames[5]", R.INVALID),
+            ("spec.hostnames[6]", R.REQUIRED),
+        ],
+    ),
+    (grpc_route("r", "api", [], hostnames=["a"] * 17), [("spec.hostnames", R.TOO_MANY)]),
+    (
+        grpc_route("r", "api", [], parentRefs=[{"name": "gw"}]),
+        [("spec.parentRefs[0].kind", R.NOT_SUPPORTED)],
+    ),
+    (
+        grpc_route("r", "api", [], parentRefs=[{"group": "", "kind": "Service", "name": "a"}] * 2),
+        [("spec.parentRefs[1]", R.DUPLICATE)],
+    ),
+    (grpc_route("r", "api", [{}] * 17), [("spec.rules", R.TOO_MANY)]),
+    (
+        grpc_route("r", "api", [{"matches": [{}] * 64}] * 2 + [{"matches": [{}]}]),
+        [("spec.rules", R.TOO_MANY)],
+    ),
+    (grpc_route("r", "api", [{"name": "a"}, {"name": "a"}]), [("spec.rules[1].name", R.DUPLICATE)]),
+]
+
 SECURITY = [
     (peer(mtls={"mode": "LOOSE"}), [("spec.mtls.mode", R.NOT_SUPPORTED)]),
     (peer(portLevelMtls={"80": {"mode": "STRICT"}}), [("spec.portLevelMtls", R.FORBIDDEN)]),
@@ -310,7 +401,7 @@ SECURITY = [
 
 
 @pytest.mark.parametrize(
-    ("body", "expected"), [*METADATA, *SERVICE, *SLICE, *WORKLOAD, *ENTRY, *ROUTE, *SECURITY]
+    ("body", "expected"), [*METADATA, *SERVICE, *SLICE, *WORKLOAD, *ENTRY, *ROUTE, *GRPC, *SECURITY]
 )
 def test_each_breach_is_named(body: dict[str, Any], expected: list[tuple[str, Reason]]) -> None:
     assert problems(body) == expected

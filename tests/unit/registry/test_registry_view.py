@@ -82,19 +82,36 @@ def test_a_service_port_that_is_udp_is_none_of_the_meshs() -> None:
 
 
 def test_protocol_by_app_protocol_then_by_the_ports_name() -> None:
-    http, tcp = AppProtocol.HTTP, AppProtocol.TCP
+    http, tcp, tls = AppProtocol.HTTP, AppProtocol.TCP, AppProtocol.TLS
+    http2, grpc = AppProtocol.HTTP2, AppProtocol.GRPC
     table = [
         ("http", None, http),
         ("http-admin", None, http),
         ("HTTP", None, http),
         ("httpx", None, tcp),
-        ("grpc", None, tcp),
-        ("http2", None, tcp),
+        ("grpc", None, grpc),
+        ("grpc-orders", None, grpc),
+        ("GRPC", None, grpc),
+        ("http2", None, http2),
+        ("http2-x", None, http2),
+        ("https", None, tls),
+        ("tls-db", None, tls),
+        ("tcp-db", None, tcp),
+        ("mongo", None, tcp),
         (None, None, tcp),
         ("db", "http", http),
         ("http", "tcp", tcp),
         ("x", "kubernetes.io/ws", http),
-        ("x", "kubernetes.io/h2c", tcp),
+        ("x", "kubernetes.io/h2c", http2),
+        ("x", "kubernetes.io/wss", tls),
+        ("x", "grpc", grpc),
+        ("x", "grpc-web", grpc),
+        ("x", "HTTP2", http2),
+        ("x", "https", tls),
+        ("http", "tls", tls),
+        ("grpc", "example.org/own", tcp),
+        ("grpc", "http-admin", tcp),
+        ("kubernetes.io/h2c", None, tcp),
     ]
     for name, app_protocol, expected in table:
         assert port_protocol(name, app_protocol) is expected, (name, app_protocol)
@@ -185,3 +202,21 @@ def test_a_stored_object_that_does_not_validate_any_more_is_set_aside() -> None:
     repaired = Stored(key, good.body, 4, 1, 3)
     again = view.after([Event(4, EventType.MODIFIED, repaired)])
     assert WEB in again.services and not again.invalid
+
+
+def test_the_protocols_of_service_entries() -> None:
+    table = {
+        "HTTP": AppProtocol.HTTP,
+        "HTTP2": AppProtocol.HTTP2,
+        "GRPC": AppProtocol.GRPC,
+        "HTTPS": AppProtocol.TLS,
+        "TLS": AppProtocol.TLS,
+        "TCP": AppProtocol.TCP,
+        "MONGO": AppProtocol.TCP,
+    }
+    ports = [
+        {"number": 80 + index, "name": protocol.lower(), "protocol": protocol}
+        for index, protocol in enumerate(table)
+    ]
+    made = view_of([entry("a", ports=ports, resolution="DNS")]).services["a.example.org"]
+    assert [port.protocol for port in made.ports] == list(table.values())

@@ -40,6 +40,7 @@ NODES = [
     node("web-9", "web", namespace="else"),
     node("web-7", "web", agent="envoy", INSTANCE_IPS="fd00::7"),
     node("web-8", "web", **EXPLICIT),
+    node("api-1", "api"),
 ]
 
 
@@ -116,11 +117,24 @@ def test_an_unrelated_change_rebuilds_nothing() -> None:
     assert builder.built == built
 
 
+@pytest.mark.parametrize("one", NODES, ids=lambda n: f"{n.name}-{n.mode}")
+def test_a_port_that_speaks_another_protocol_now_is_translated_anew(one: Node) -> None:
+    builder, view = Builder(MeshSettings()), View()
+    for revision, name in enumerate(("http", "grpc", "http2", "tcp", "http"), 1):
+        ports = [{"name": name, "port": 80, "targetPort": 8080}]
+        ((key, made),) = stored([service("web", ports=ports, clusterIP="10.96.0.10")]).items()
+        current = Snapshot(revision, {key: Stored(key, made.body, revision, 1, 1)})
+        view = view.at(current)
+        fresh = translate(View().at(current), one)
+        assert serialized(builder.translate(view, one)) == serialized(fresh), name
+
+
 _POOL = [
     *everything(),
     service("web", clusterIP="10.96.0.99"),
     workload("web-1", "db", "10.1.0.5"),
     service("db", port=80, target=8080),
+    service("api", port=50051, target=9090),
 ]
 
 
@@ -175,7 +189,7 @@ def test_tulles_own_sidecar_decodes_and_compiles_everything(part: list[str], one
 
 
 def test_every_route_and_listener_names_only_clusters_that_exist() -> None:
-    documents = [document for name in MESH if name != "routes" for document in MESH[name]]
+    documents = [document for name in MESH if not name.endswith("routes") for document in MESH[name]]
     found = translate(view_of(documents), NODES[0])
     for table in found.by_type[names.ROUTES].values():
         for host in table.virtual_hosts:

@@ -60,7 +60,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"INBOUND": [{}]}, ["INBOUND[0].port"]),
     ({"INBOUND": {"port": {}}}, ["INBOUND"]),
     ({"INBOUND": [{"port": {"number": 70000}}]}, ["INBOUND[0].port.number"]),
-    ({"INBOUND": [{"port": {"number": 80, "protocol": "GRPC"}}]}, ["INBOUND[0].port.protocol"]),
+    ({"INBOUND": [{"port": {"number": 80, "protocol": "MONGO"}}]}, ["INBOUND[0].port.protocol"]),
     ({"INBOUND": [{"port": {"number": 80}}, {"port": {"number": 80}}]}, ["INBOUND"]),
     ({"INBOUND": [{"port": {"number": 80}, "bind": "127.0.0.1:1"}]}, ["INBOUND[0].bind"]),
     ({"OUTBOUND_BIND": "127.0.0.1:1"}, ["OUTBOUND_BIND"]),
