@@ -175,7 +175,7 @@ def test_the_same_as_envoy(played: tuple[Side, Side], case: Case) -> None:
     envoy, tulle = (comparable(side[0][case.name]) for side in played)
     assert tulle == envoy
     envoy_counts, tulle_counts = (
-        {key: side[1][case.name][key] for key in ("rq_success", "rq_error")} for side in played
+        {key: side[1][case.name][key] for key in ("rq_success", "rq_error", "rq_total")} for side in played
     )
     assert tulle_counts == envoy_counts
 
