@@ -97,7 +97,6 @@ class Attempts(ExchangeState):
             before.active -= 1
         self.host = host
         host.active += 1
-        host.rq_total += 1
 
     def _begin(self, connection: PooledConnection) -> None:
         self.upstream_local = connection.local
@@ -105,7 +104,11 @@ class Attempts(ExchangeState):
         if not self.first_upstream_tx:
             self.first_upstream_tx = monotonic()
         route = self.route
-        assert route is not None and self._outgoing is not None
+        host = self.host
+        assert route is not None and host is not None and self.cluster is not None
+        assert self._outgoing is not None
+        host.rq_total += 1
+        self.cluster.stats.upstream_rq_total += 1
         body = self._replay
         if self._retry is None:
             self._replay = b""

@@ -143,7 +143,6 @@ class HttpExchange(Attempts):
             self.reply(local_reply.reset_before_response("overflow"))
             return
         self._breaker_held = True
-        cluster.stats.upstream_rq_total += 1
         cluster.stats.upstream_rq_active += 1
         self._outgoing = down.edge.outgoing(self)
         self._replay = body
