@@ -36,7 +36,7 @@ bench: install
 FUZZ_SECONDS ?= 60
 fuzz: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "atheris>=3,<4"
-	for target in request response chunked; do \
+	for target in request response chunked http2; do \
 	  $(BIN)/python -m tests.fuzz.run $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 docs: install

@@ -18,6 +18,7 @@ from proxy.model.connection import ConnectionInfo
 from proxy.runtime.runtime import FilterChainRuntime, ListenerRuntime
 from proxy.stream.downstream import Downstream
 from proxy.stream.edge import HttpEdge
+from proxy.stream.http2 import Http2Downstream
 from proxy.tcp.relay import Relay
 from proxy.tcp.reset import reset
 from proxy.tcp.session import Session
@@ -380,7 +381,10 @@ class Accepted(asyncio.Protocol):
                 raise PolicyRefusedError(denied.flag, denied.details)
         if chain.http is not None:
             edge = self._state.edge(chain.http, HttpEdge)
-            return Downstream(self._state, self._pool, connection, self._runtime, chain, edge, self._leave)
+            kind = chain.http.config.codec_type
+            http2 = kind == "HTTP2" or (kind == "AUTO" and connection.alpn == "h2")
+            make = Http2Downstream if http2 else Downstream
+            return make(self._state, self._pool, connection, self._runtime, chain, edge, self._leave)
         assert chain.tcp is not None
         assert self._listener is not None
         relay = Relay(

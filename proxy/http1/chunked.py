@@ -38,8 +38,8 @@ class ChunkedBody:
     """One chunked body on its way through.
 
     ``done`` turns true with the last byte of the trailer section. ``payload`` counts the body's bytes without framing.
-    With ``decode`` the framing (and the trailers) is left out of what ``feed`` returns. ``limit``: bytes of a chunk's
-    size line, extensions and CRLF included, and of the trailer section: what a head may have.
+    With ``decode`` the framing is left out of what ``feed`` returns, and trailers are in ``trailers``. ``limit``:
+    bytes of a chunk's size line, extensions and CRLF included, and of the trailer section: what a head may have.
     """
 
     __slots__ = ("_decode", "_left", "_limit", "_line", "_state", "_trailers", "done", "payload")
@@ -102,6 +102,12 @@ class ChunkedBody:
         out.append(data[keep_from:pos])
         return b"".join(out), pos
 
+    @property
+    def trailers(self) -> list[tuple[bytes, bytes]]:
+        """The trailer fields that may be passed on, names in lower case."""
+        fields = (line[:-2].partition(b":") for line in self._trailers if line != b"\r\n")
+        return [(name.lower(), value.strip(b" \t")) for name, _, value in fields]
+
     def _hold(self, rest: bytes) -> None:
         self._line += rest
         if self._state == _END_OF_DATA:
@@ -147,8 +153,7 @@ class ChunkedBody:
         self._left += len(line)
         if self._left > self._limit:
             raise self._too_long()
-        name = match[1].lower()
-        if name not in _FORBIDDEN_TRAILERS and not name.startswith(_FORBIDDEN_PREFIXES):
+        if may_trail(match[1].lower()):
             self._trailers.append(line)
         return b""
 
@@ -160,6 +165,11 @@ class ChunkedBody:
                 status=431,
             )
         return ProtocolError(f"a chunk's size line is larger than {self._limit} bytes")
+
+
+def may_trail(name: bytes) -> bool:
+    """Whether a trailer field of that name (lower case) is passed on (RFC 9110 section 6.5.1)."""
+    return name not in _FORBIDDEN_TRAILERS and not name.startswith(_FORBIDDEN_PREFIXES)
 
 
 def chunk(data: bytes) -> bytes:

@@ -54,8 +54,8 @@ _match_field = re.compile(_TOKEN + rb":" + _VALUE + rb"\Z").match
 # quantifiers: fullmatch is wrong with nested ones before Python 3.11.4, and without a slash in the class there is
 # nothing to backtrack into.
 _PATH_CLASS = b"[" + re.escape(PATH_CHARACTERS) + b"]"
-_plain_target = re.compile(rb"(?:/(?![.])" + _PATH_CLASS + rb"+)+/?(?:\?[^#]*)?|/(?:\?[^#]*)?").fullmatch
-_is_host = re.compile(b"[" + re.escape(HOST_CHARACTERS) + b"]*+").fullmatch
+is_plain_target = re.compile(rb"(?:/(?![.])" + _PATH_CLASS + rb"+)+/?(?:\?[^#]*)?|/(?:\?[^#]*)?").fullmatch
+is_host = re.compile(b"[" + re.escape(HOST_CHARACTERS) + b"]*+").fullmatch
 _trailing_blank = re.compile(rb"[ \t]++(?=\r\n)").sub
 # What Envoy answers with 426: a version that is none of ours, or none at all.
 _match_other_version = re.compile(
@@ -139,7 +139,7 @@ class Head:
             value for field, value in _find_fields(self.raw[self.fields_at :]) if field.lower() == name
         )
         # Otherwise it is not what was received: the proxy says something else for it.
-        return lines if _separator(name).join(lines) == joined else (joined,)
+        return lines if separator(name).join(lines) == joined else (joined,)
 
     def set_host(self, host: bytes) -> None:
         """Replace what the ``host`` field says; the block stays as it is."""
@@ -199,7 +199,7 @@ def scan_request(
                 "transfer-encoding in an HTTP/1.0 request", details="http1.transfer_encoding_not_allowed"
             )
     head.host = host = head.names.get(b"host")
-    if host is not None and head.method in _COMMON and _plain_target(head.target) and _is_host(host):
+    if host is not None and head.method in _COMMON and is_plain_target(head.target) and is_host(host):
         head.flags |= PLAIN
     return head
 
@@ -303,10 +303,10 @@ def _join(names: dict[bytes, bytes], found: list[tuple[bytes, bytes]]) -> None:
         elif name in _SINGLE:
             raise ProtocolError(f"more than one {name.decode()} field", **_REPEATED.get(name, {}))
         else:
-            names[name] = before + _separator(name) + value
+            names[name] = before + separator(name) + value
 
 
-def _separator(name: bytes) -> bytes:
+def separator(name: bytes) -> bytes:
     """RFC 9110 section 5.3; RFC 6265 section 5.4 for cookies, which have one of their own."""
     return b"; " if name == b"cookie" else b", "
 

@@ -7,11 +7,13 @@ from typing import Literal
 
 from proxy.model.address import BindConfig, SocketAddress
 from proxy.model.frozen import dataclass
+from proxy.model.http2 import HTTP2_DEFAULTS, Http2Options
 from proxy.model.tls import UpstreamTls
 
 HealthStatus = Literal["UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"]
 DiscoveryType = Literal["STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS", "ORIGINAL_DST", "DNS_SRV"]
 LbPolicy = Literal["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "CLUSTER_PROVIDED"]
+UpstreamProtocol = Literal["HTTP1", "HTTP2", "AUTO", "DOWNSTREAM"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,9 @@ class DnsSrv:
 class Cluster:
     """``Cluster``. Times in seconds; ``idle_timeout`` closes pooled connections, 0 = never.
 
+    ``protocol``: AUTO is what the TLS handshake agrees on, DOWNSTREAM what the request came by. A connection takes no
+    new request after ``max_connection_duration``, 0 = no end. ``max_http2_response_headers_kb`` is the limit on
+    HTTP/2, ``max_response_headers_kb`` that on HTTP/1.1.
     ``proxy_protocol``: the version of the header that goes before everything else on a connection
     (``ProxyProtocolUpstreamTransport``), 0 = none. ``original_dst_port`` replaces the port of original destinations.
     """
@@ -100,10 +105,13 @@ class Cluster:
     circuit_breakers: CircuitBreakers = field(default_factory=CircuitBreakers)
     choice_count: int = 2
     idle_timeout: float = 3600.0
+    max_connection_duration: float = 0.0
     max_requests_per_connection: int = 0
     max_response_headers_kb: int = 80
+    max_http2_response_headers_kb: int = 60
     max_headers_count: int = 100
-    http2: bool = False
+    protocol: UpstreamProtocol = "HTTP1"
+    http2: Http2Options = HTTP2_DEFAULTS
     per_connection_buffer_limit_bytes: int = 1024 * 1024
     alt_stat_name: str = ""
     panic_threshold: float = 50.0

@@ -5,6 +5,7 @@ Protocols only: ``proxy.http1.head`` and ``proxy.stream`` (and ``proxy.tcp`` for
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from proxy.model.connection import Address, ConnectionInfo
@@ -59,13 +60,16 @@ class Exchange(Protocol):
     ``first_upstream_rx`` and ``end`` are monotonic seconds, 0.0 = did not happen.
     ``local_body`` is that of the proxy's own answer; ``answer_with`` says which one that will be.
     ``flags`` is "" or short flags joined by commas. ``remote`` is whom the request is said to be from, which may come
-    from ``x-forwarded-for`` and is for logs; ``connection.remote`` is the peer.
+    from ``x-forwarded-for`` and is for logs; ``connection.remote`` is the peer. ``trailers`` are those of the response,
+    names in lower case, ``None`` without any.
     """
 
     @property
     def head(self) -> Head | None: ...
     @property
     def response(self) -> Head | None: ...
+    @property
+    def trailers(self) -> Sequence[tuple[bytes, bytes]] | None: ...
     @property
     def connection(self) -> ConnectionInfo: ...
     @property

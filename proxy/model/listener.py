@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from proxy.model.access_log import FileAccessLog
 from proxy.model.address import CidrRange, SocketAddress
 from proxy.model.frozen import dataclass
+from proxy.model.http2 import HTTP2_DEFAULTS, Http2Options
 from proxy.model.local_reply import LocalReplyConfig
 from proxy.model.rbac import Rbac
 from proxy.model.route import RouteConfiguration, WeightedCluster
@@ -73,6 +74,7 @@ class HttpConnectionManager:
     stat_prefix: str
     route: RouteConfiguration | str
     codec_type: Literal["AUTO", "HTTP1", "HTTP2"] = "AUTO"
+    http2: Http2Options = HTTP2_DEFAULTS
     rbac: tuple[Rbac, ...] = ()
     access_log: tuple[FileAccessLog, ...] = ()
     generate_request_id: bool = True

@@ -41,6 +41,14 @@ class ResponseFlagFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class GrpcStatusFilter:
+    """``grpc_status_filter``: the gRPC status is one of ``statuses``, or with ``exclude`` none of them."""
+
+    statuses: frozenset[int]
+    exclude: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class AndFilter:
     """``and_filter``: all of them."""
 
@@ -55,5 +63,11 @@ class OrFilter:
 
 
 LogFilter: TypeAlias = (
-    StatusCodeFilter | DurationFilter | HeaderFilter | ResponseFlagFilter | AndFilter | OrFilter
+    StatusCodeFilter
+    | DurationFilter
+    | HeaderFilter
+    | ResponseFlagFilter
+    | GrpcStatusFilter
+    | AndFilter
+    | OrFilter
 )

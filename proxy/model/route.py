@@ -34,11 +34,12 @@ class HeaderMutations:
 
 @dataclass(frozen=True, slots=True)
 class RouteMatch:
-    """All parts must match."""
+    """All parts must match; ``grpc``: the content type is gRPC's."""
 
     path: PathMatcher
     headers: tuple[HeaderMatcher, ...] = ()
     query_parameters: tuple[QueryParameterMatcher, ...] = ()
+    grpc: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +64,26 @@ class WeightedCluster:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamDuration:
+    """``MaxStreamDuration``. Seconds; ``max_stream_duration`` ``None`` = the connection manager's, 0 = no limit.
+
+    ``grpc_timeout_header_max``: a request's ``grpc-timeout`` is the limit instead, up to this, 0 = any; ``None`` = it
+    is not. ``grpc_timeout_header_offset`` is taken off it.
+    """
+
+    max_stream_duration: float | None = None
+    grpc_timeout_header_max: float | None = None
+    grpc_timeout_header_offset: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class RouteAction:
     """Forward. ``clusters`` has one entry for a plain cluster, several for ``weighted_clusters``.
 
     ``timeout`` seconds, 0 = none (Envoy's default is 15 s, applied at decode). ``upgrades``: upgrade types (lower case)
     and whether they are enabled; ``terminates_connect``: the bytes of a CONNECT go to the cluster as they are.
+    ``stream_duration``, if set, takes the place of ``timeout`` and of the deprecated ``max_grpc_timeout``, which makes
+    a gRPC request's ``grpc-timeout`` its timeout (up to this, 0 = any; ``None`` = no), less ``grpc_timeout_offset``.
     """
 
     clusters: tuple[WeightedCluster, ...]
@@ -79,8 +95,10 @@ class RouteAction:
     retry_policy: RetryPolicy | None = None
     upgrades: tuple[tuple[str, bool], ...] = ()
     terminates_connect: bool = False
-    max_stream_duration: float | None = None
+    stream_duration: StreamDuration | None = None
     append_x_forwarded_host: bool = False
+    max_grpc_timeout: float | None = None
+    grpc_timeout_offset: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

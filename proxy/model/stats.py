@@ -73,6 +73,8 @@ class HttpStats:
     downstream_cx_ssl_active: int = 0
     downstream_cx_http1_total: int = 0
     downstream_cx_http1_active: int = 0
+    downstream_cx_http2_total: int = 0
+    downstream_cx_http2_active: int = 0
     downstream_cx_destroy: int = 0
     downstream_cx_destroy_remote: int = 0
     downstream_cx_destroy_local: int = 0
@@ -94,6 +96,7 @@ class HttpStats:
     downstream_rq_total: int = 0
     downstream_rq_active: int = 0
     downstream_rq_http1_total: int = 0
+    downstream_rq_http2_total: int = 0
     downstream_rq_completed: int = 0
     downstream_rq_timeout: int = 0
     downstream_rq_max_duration_reached: int = 0
@@ -108,6 +111,7 @@ class HttpStats:
     downstream_rq_response_before_rq_complete: int = 0
     downstream_rq_rx_reset: int = 0
     downstream_rq_tx_reset: int = 0
+    downstream_rq_too_many_premature_resets: int = 0
     downstream_rq_ws_on_non_ws_route: int = 0
     rq_total: int = 0
     rq_direct_response: int = 0
@@ -118,6 +122,37 @@ class HttpStats:
     rs_too_large: int = 0
     rq_xx: list[int] = field(default_factory=lambda: [0] * 6)
     rq_time: Histogram = field(default_factory=Histogram)
+
+
+@dataclass(slots=True, eq=False)
+class Http2Stats:
+    """``http2.*`` for all downstream connections together, ``cluster.<name>.http2.*`` for those to one cluster.
+
+    Each ``*_flood`` is a connection that was ended, so is ``keepalive_timeout``. ``header_overflow`` counts messages
+    with more fields than allowed, or larger ones; ``headers_cb_no_stream`` those for a stream that is no more.
+    """
+
+    dropped_headers_with_underscores: int = 0
+    goaway_sent: int = 0
+    header_overflow: int = 0
+    headers_cb_no_stream: int = 0
+    inbound_empty_frames_flood: int = 0
+    inbound_priority_frames_flood: int = 0
+    inbound_window_update_frames_flood: int = 0
+    keepalive_timeout: int = 0
+    outbound_control_flood: int = 0
+    outbound_flood: int = 0
+    requests_rejected_with_underscores_in_headers: int = 0
+    rx_messaging_error: int = 0
+    rx_reset: int = 0
+    stream_refused_errors: int = 0
+    trailers: int = 0
+    tx_flush_timeout: int = 0
+    tx_reset: int = 0
+    streams_active: int = 0
+    pending_send_bytes: int = 0
+    outbound_frames_active: int = 0
+    outbound_control_frames_active: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -231,11 +266,15 @@ class AccessLogStats:
 
 @dataclass(slots=True, eq=False)
 class ClusterStats:
-    """``cluster.<name>.*`` (upstream statistics). ``rq_xx[n]``: answers of class ``n`` hundred; times: microseconds."""
+    """``cluster.<name>.*`` (upstream statistics). ``rq_xx[n]``: answers of class ``n`` hundred; times: microseconds.
+
+    ``http2``: ``None`` before the first HTTP/2 connection, as Envoy has no such statistics until then.
+    """
 
     upstream_cx_total: int = 0
     upstream_cx_active: int = 0
     upstream_cx_http1_total: int = 0
+    upstream_cx_http2_total: int = 0
     upstream_cx_connect_fail: int = 0
     upstream_cx_connect_timeout: int = 0
     upstream_cx_idle_timeout: int = 0
@@ -251,6 +290,7 @@ class ClusterStats:
     upstream_cx_tx_bytes_total: int = 0
     upstream_cx_protocol_error: int = 0
     upstream_cx_max_requests: int = 0
+    upstream_cx_max_duration_reached: int = 0
     upstream_cx_none_healthy: int = 0
     upstream_rq_total: int = 0
     upstream_rq_active: int = 0
@@ -297,6 +337,13 @@ class ClusterStats:
     rq_codes: dict[int, int] = field(default_factory=dict)
     rq_time: Histogram = field(default_factory=Histogram)
     cx_connect_ms: Histogram = field(default_factory=Histogram)
+    http2: Http2Stats | None = None
+
+    def http2_stats(self) -> Http2Stats:
+        """``cluster.<name>.http2.``, from now on there."""
+        if self.http2 is None:
+            self.http2 = Http2Stats()
+        return self.http2
 
 
 @dataclass(slots=True, eq=False)

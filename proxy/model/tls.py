@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Final, Literal
 
 from proxy.model.frozen import dataclass
 from proxy.model.matcher import StringMatcher
+
+ALPN_OFFERS: Final[Mapping[Literal["HTTP1", "HTTP2", "AUTO"], tuple[str, ...]]] = {
+    "HTTP1": ("http/1.1",),
+    "HTTP2": ("h2",),
+    "AUTO": ("h2", "http/1.1"),
+}
+"""What a connection for HTTP offers to the server where ``alpn_protocols`` is empty; one for TCP offers nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,26 @@ class Constants:
         return made
 
 
+def milliseconds(start: str, end: str, *, happened: str) -> Expression:
+    """Milliseconds between two times, missing unless ``happened``."""
+    return Expression(f"int((x.{end} - x.{start}) * 1000.0) if x.{happened} else None", "any")
+
+
+def number(code: str) -> Expression:
+    """Code that gives a number."""
+    return Expression(code, "number")
+
+
+def text(code: str) -> Expression:
+    """Code that gives text or nothing."""
+    return Expression(code, "text")
+
+
+def text_of(thing: str, code: str, kind: Kind = "text") -> Expression:
+    """An expression for ``v``, the attribute ``thing`` of the exchange; missing without one."""
+    return Expression(f"None if (v := x.{thing}) is None else {code}", kind)
+
+
 def label(address: tuple[str, int]) -> str:
     """``ip:port``, with brackets around IPv6."""
     return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"

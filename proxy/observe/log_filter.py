@@ -6,11 +6,13 @@ import operator
 import time
 from collections.abc import Callable
 
+from proxy.grpc import status as grpc_status
 from proxy.match.headers import compile_header
 from proxy.model.exchange import Exchange
 from proxy.model.log_filter import (
     AndFilter,
     DurationFilter,
+    GrpcStatusFilter,
     HeaderFilter,
     LogFilter,
     OrFilter,
@@ -46,6 +48,9 @@ def compile_filter(wanted: LogFilter, field: str) -> Predicate:
                 return lambda x: bool(x.flags)
             any_of = frozenset(flags)
             return lambda x: not any_of.isdisjoint(x.flags.split(","))
+        case GrpcStatusFilter(statuses, exclude):
+            # As in Envoy, the content type does not matter, and without any status it is UNKNOWN.
+            return lambda x: (_grpc_status(x) in statuses) is not exclude
         case AndFilter(filters):
             every = tuple(
                 compile_filter(one, f"{field}.and_filter.filters[{n}]") for n, one in enumerate(filters)
@@ -56,3 +61,8 @@ def compile_filter(wanted: LogFilter, field: str) -> Predicate:
                 compile_filter(one, f"{field}.or_filter.filters[{n}]") for n, one in enumerate(filters)
             )
             return lambda x: any(one(x) for one in some)
+
+
+def _grpc_status(x: Exchange) -> int:
+    found = grpc_status.of_response(x.trailers, x.response, x.status)
+    return grpc_status.UNKNOWN if found is None else found

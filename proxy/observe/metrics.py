@@ -41,7 +41,8 @@ BUCKETS_MS = (
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 1.0)
 _GAUGE = re.compile(
     r"_(?:active|buffered)$"
-    r"|^(?:membership_(?:healthy|degraded|total)|max_host_weight|active|active_connections|scale_percent|pressure)$"
+    r"|^(?:membership_(?:healthy|degraded|total)|max_host_weight|active|active_connections|scale_percent|pressure"
+    r"|pending_send_bytes)$"
 )
 
 # Among the gauges of the server.
@@ -81,6 +82,7 @@ def gather(store: StatStore, clusters: Iterable[CountedCluster]) -> Iterator[Met
         yield from _group(
             http, f"http.{prefix}.", "http.", labels, classes="downstream_rq", times="downstream_rq_time"
         )
+    yield from _group(store.http2, "http2.", "http2.", ())
     for prefix, tcp in store.tcp.items():
         yield from _group(tcp, f"tcp.{prefix}.", "tcp.", (("envoy_tcp_prefix", prefix),))
     for address, listener in store.listener.items():
@@ -124,6 +126,8 @@ def gather(store: StatStore, clusters: Iterable[CountedCluster]) -> Iterator[Met
         yield from _group(
             cluster.stats, prefix, "cluster.", labels, classes="upstream_rq", times="upstream_rq_time"
         )
+        if cluster.stats.http2 is not None:
+            yield from _group(cluster.stats.http2, f"{prefix}http2.", "cluster.http2.", labels)
         for code, count in sorted(cluster.stats.rq_codes.items()):
             if 100 <= code <= 599:
                 yield Metric(
@@ -158,7 +162,7 @@ def _group(
     for attribute in fields(stats):  # type: ignore[arg-type]  # all of proxy.model.stats are dataclasses
         name = attribute.name
         value = getattr(stats, name)
-        if isinstance(value, dict):
+        if isinstance(value, dict) or name == "http2":
             continue
         if isinstance(value, list):
             for hundreds, count in enumerate(value):

@@ -6,17 +6,18 @@ https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_l
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 
 from proxy.model.config import ConfigError
 from proxy.model.connection import PeerCertificate
-from proxy.model.exchange import Exchange, Head
-from proxy.observe.expressions import Constants, Expression, Kind
+from proxy.model.exchange import Exchange
+from proxy.observe import message_operators
+from proxy.observe.expressions import Constants, Expression, milliseconds, number, text, text_of
 from proxy.observe.start_time import compile_time
 
 _LONG_FLAGS = {
     "DC": "DownstreamConnectionTermination",
+    "DR": "DownstreamRemoteReset",
     "DPE": "DownstreamProtocolError",
     "DT": "DurationTimeout",
     "NC": "NoClusterFound",
@@ -63,68 +64,49 @@ def compile_operator(
     return factory(argument or "", field, constants)
 
 
-def _milliseconds(start: str, end: str, *, happened: str) -> Expression:
-    return Expression(f"int((x.{end} - x.{start}) * 1000.0) if x.{happened} else None", "any")
-
-
-def _number(code: str) -> Expression:
-    return Expression(code, "number")
-
-
-def _text(code: str) -> Expression:
-    return Expression(code, "text")
-
-
-def _text_of(thing: str, code: str, kind: Kind = "text") -> Expression:
-    """An expression for ``v``, the attribute ``thing`` of the exchange; missing without one."""
-    return Expression(f"None if (v := x.{thing}) is None else {code}", kind)
-
-
-_RESPONSE_DURATION = _milliseconds("start", "first_upstream_rx", happened="first_upstream_rx")
-# What x-envoy-upstream-service-time says; the proxy adds that header, so no received head has it.
-_SERVICE_TIME = _milliseconds("first_upstream_tx", "first_upstream_rx", happened="first_upstream_rx")
-_HOST = _text_of("host", "v.label")
-_CLUSTER = _text_of("target", "v.cluster_name")
+_RESPONSE_DURATION = milliseconds("start", "first_upstream_rx", happened="first_upstream_rx")
+_HOST = text_of("host", "v.label")
+_CLUSTER = text_of("target", "v.cluster_name")
 
 _PLAIN: dict[str, Expression] = {
-    "PROTOCOL": _text("x.protocol or None"),
-    "RESPONSE_CODE": _number("x.status"),
-    "RESPONSE_CODE_DETAILS": _text("None if x.head is None else x.details or None"),
-    "CONNECTION_TERMINATION_DETAILS": _text("x.details or None if x.head is None else None"),
-    "RESPONSE_FLAGS": _text("x.flags or '-'"),
-    "BYTES_RECEIVED": _number("x.bytes_received"),
-    "BYTES_SENT": _number("x.bytes_sent"),
-    "DURATION": _number("int((x.end - x.start) * 1000.0)"),
-    "REQUEST_DURATION": _milliseconds("start", "request_end", happened="request_end"),
+    "PROTOCOL": text("x.protocol or None"),
+    "RESPONSE_CODE": number("x.status"),
+    "RESPONSE_CODE_DETAILS": text("None if x.head is None else x.details or None"),
+    "CONNECTION_TERMINATION_DETAILS": text("x.details or None if x.head is None else None"),
+    "RESPONSE_FLAGS": text("x.flags or '-'"),
+    "BYTES_RECEIVED": number("x.bytes_received"),
+    "BYTES_SENT": number("x.bytes_sent"),
+    "DURATION": number("int((x.end - x.start) * 1000.0)"),
+    "REQUEST_DURATION": milliseconds("start", "request_end", happened="request_end"),
     "RESPONSE_DURATION": _RESPONSE_DURATION,
-    "RESPONSE_TX_DURATION": _milliseconds("first_upstream_rx", "end", happened="first_upstream_rx"),
+    "RESPONSE_TX_DURATION": milliseconds("first_upstream_rx", "end", happened="first_upstream_rx"),
     "UPSTREAM_HOST": _HOST,
     "UPSTREAM_REMOTE_ADDRESS": _HOST,
-    "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": _text_of("host", "v.label.rpartition(':')[0].strip('[]')"),
-    "UPSTREAM_REMOTE_PORT": _text_of("host", "int(v.label.rpartition(':')[2])", "any"),
+    "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": text_of("host", "v.label.rpartition(':')[0].strip('[]')"),
+    "UPSTREAM_REMOTE_PORT": text_of("host", "int(v.label.rpartition(':')[2])", "any"),
     "UPSTREAM_CLUSTER": _CLUSTER,
     "UPSTREAM_CLUSTER_RAW": _CLUSTER,
-    "UPSTREAM_LOCAL_ADDRESS": _text_of("upstream_local", "label(v)"),
-    "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT": _text_of("upstream_local", "v[0]"),
-    "UPSTREAM_LOCAL_PORT": _text_of("upstream_local", "v[1]", "any"),
-    "UPSTREAM_TRANSPORT_FAILURE_REASON": _text("x.upstream_failure_reason or None"),
-    "UPSTREAM_REQUEST_ATTEMPT_COUNT": _number("x.attempts"),
-    "UPSTREAM_PEER_URI_SAN": _text("x.upstream_principal or None"),
-    "DOWNSTREAM_LOCAL_ADDRESS": _text("label(x.connection.local)"),
-    "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT": _text("x.connection.local[0]"),
-    "DOWNSTREAM_LOCAL_PORT": _number("x.connection.local[1]"),
-    "DOWNSTREAM_REMOTE_ADDRESS": _text("label(x.remote)"),
-    "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": _text("x.remote[0]"),
-    "DOWNSTREAM_REMOTE_PORT": _number("x.remote[1]"),
-    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS": _text("label(x.connection.direct_remote)"),
-    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": _text("x.connection.direct_remote[0]"),
-    "DOWNSTREAM_DIRECT_REMOTE_PORT": _number("x.connection.direct_remote[1]"),
-    "DOWNSTREAM_LOCAL_URI_SAN": _text("x.connection.local_uri or None"),
-    "DOWNSTREAM_TLS_VERSION": _text("x.connection.tls_version or None"),
-    "DOWNSTREAM_TLS_CIPHER": _text("x.connection.cipher or None"),
-    "REQUESTED_SERVER_NAME": _text("x.connection.sni or None"),
-    "ROUTE_NAME": _text_of("route", "v.name or None"),
-    "CONNECTION_ID": _number("x.connection.id"),
+    "UPSTREAM_LOCAL_ADDRESS": text_of("upstream_local", "label(v)"),
+    "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT": text_of("upstream_local", "v[0]"),
+    "UPSTREAM_LOCAL_PORT": text_of("upstream_local", "v[1]", "any"),
+    "UPSTREAM_TRANSPORT_FAILURE_REASON": text("x.upstream_failure_reason or None"),
+    "UPSTREAM_REQUEST_ATTEMPT_COUNT": number("x.attempts"),
+    "UPSTREAM_PEER_URI_SAN": text("x.upstream_principal or None"),
+    "DOWNSTREAM_LOCAL_ADDRESS": text("label(x.connection.local)"),
+    "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT": text("x.connection.local[0]"),
+    "DOWNSTREAM_LOCAL_PORT": number("x.connection.local[1]"),
+    "DOWNSTREAM_REMOTE_ADDRESS": text("label(x.remote)"),
+    "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": text("x.remote[0]"),
+    "DOWNSTREAM_REMOTE_PORT": number("x.remote[1]"),
+    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS": text("label(x.connection.direct_remote)"),
+    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": text("x.connection.direct_remote[0]"),
+    "DOWNSTREAM_DIRECT_REMOTE_PORT": number("x.connection.direct_remote[1]"),
+    "DOWNSTREAM_LOCAL_URI_SAN": text("x.connection.local_uri or None"),
+    "DOWNSTREAM_TLS_VERSION": text("x.connection.tls_version or None"),
+    "DOWNSTREAM_TLS_CIPHER": text("x.connection.cipher or None"),
+    "REQUESTED_SERVER_NAME": text("x.connection.sni or None"),
+    "ROUTE_NAME": text_of("route", "v.name or None"),
+    "CONNECTION_ID": number("x.connection.id"),
     "LOCAL_REPLY_BODY": Expression("x.local_body", "wire"),
     "STREAM_ID": Expression("x.request_id or None", "wire"),
 }
@@ -167,105 +149,8 @@ def _environment(argument: str, field: str, constants: Constants) -> Expression:
     return Expression(constants.add(os.environ.get(argument) or None), "text")
 
 
-_PATH_OPTIONS = {"": True, "WQ": True, "NQ": False}
-
-
-def _path(argument: str, field: str, constants: Constants) -> Expression:
-    """The path as it was matched; ``PATH`` and ``ORIG`` are the same, for rewrites are not written back."""
-    query, _, which = argument.partition(":")
-    if query not in _PATH_OPTIONS or which not in ("", "PATH", "ORIG", "ORIG_OR_PATH"):
-        raise ConfigError(field, f"%PATH({argument})%: expected WQ or NQ, then :PATH, :ORIG or :ORIG_OR_PATH")
-    if not _PATH_OPTIONS[query]:
-        return Expression("x.path or None", "wire")
-    return _REQUEST[":path"]
-
-
-def _query_parameter(argument: str, field: str, constants: Constants) -> Expression:
-    name = argument.encode()
-
-    def get(x: Exchange) -> bytes | None:
-        if x.head is not None:
-            for part in x.head.target.partition(b"?")[2].split(b"&"):
-                key, _, value = part.partition(b"=")
-                if key == name:
-                    return value or None
-        return None
-
-    return Expression(f"{constants.add(get)}(x)", "wire")
-
-
-def _query(argument: str, field: str, constants: Constants) -> Expression:
-    return _text_of("head", "v.target.partition(b'?')[2] or None", "wire")
-
-
-_HEADER_NAMES = re.compile(r":?[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:\?:?[!#$%&'*+\-.^_`|~0-9A-Za-z]+)?").fullmatch
-
-
-def _header(argument: str, operator: str, field: str, constants: Constants) -> Expression:
-    """A header, or with ``A?B`` the second where the first is missing."""
-    if not _HEADER_NAMES(argument):
-        raise ConfigError(
-            field, f"%{operator}({argument})%: expected a header name, or two with ? between them"
-        )
-    head, known = ("head", _REQUEST) if operator == "REQ" else ("response", _RESPONSE)
-    read = [known.get(name) or _field(head, name, constants) for name in argument.lower().split("?")]
-    # What the proxy itself strips is never there.
-    read = [one for one in read if one.code != "None"] or read[:1]
-    if len(read) == 1:
-        return read[0]
-    first, second = read
-    kind: Kind = first.kind if first.kind == second.kind else "any"
-    return Expression(f"(({second.code}) if (w := ({first.code})) is None else w)", kind)
-
-
-def _field(head: str, name: str, constants: Constants) -> Expression:
-    """As in Envoy, of several lines the first."""
-    wanted = constants.add(name.encode())
-    first = constants.add(_first_line)
-    code = f"{first}(v, {wanted}) if v.repeated else v.get({wanted})"
-    return _text_of(head, f"({code})", "wire")
-
-
-def _first_line(head: Head, name: bytes) -> bytes | None:
-    values = head.values(name)
-    return values[0] if values else None
-
-
-def _request_header(argument: str, field: str, constants: Constants) -> Expression:
-    return _header(argument, "REQ", field, constants)
-
-
-def _response_header(argument: str, field: str, constants: Constants) -> Expression:
-    return _header(argument, "RESP", field, constants)
-
-
-_AUTHORITY = _text_of("head", "v.host", "wire")
-_REQUEST: dict[str, Expression] = {
-    ":method": _text_of("head", "v.method or None", "wire"),
-    ":path": _text_of(
-        "head", "(x.path + v.target[v.target.find(b'?') :] if b'?' in v.target else x.path) or None", "wire"
-    ),
-    ":authority": _AUTHORITY,
-    "host": _AUTHORITY,
-    ":scheme": _text_of("head", "'https' if x.connection.transport_protocol == 'tls' else 'http'"),
-    # Set by the proxy, unless the client's is kept.
-    "x-request-id": Expression("x.request_id or None", "wire"),
-    # Never a header of a client: the proxy strips it, and says with it what the path was before a rewrite.
-    "x-envoy-original-path": Expression("None", "wire"),
-}
-_RESPONSE: dict[str, Expression] = {
-    ":status": _number("x.status"),
-    "x-envoy-upstream-service-time": _SERVICE_TIME,
-}
-
 _WITH_ARGUMENT: dict[str, Callable[[str, str, Constants], Expression]] = {
     "START_TIME": _start_time,
-    "REQ": _request_header,
-    "REQUEST_HEADER": _request_header,
-    "RESP": _response_header,
-    "RESPONSE_HEADER": _response_header,
-    "PATH": _path,
-    "QUERY_PARAM": _query_parameter,
-    "QUERY_PARAMS": _query,
     "ENVIRONMENT": _environment,
+    **message_operators.OPERATORS,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from proxy.model.stats import (
     AccessLogStats,
     ConnectionLimitStats,
+    Http2Stats,
     HttpInspectorStats,
     HttpStats,
     ListenerStats,
@@ -27,6 +28,7 @@ class StatStore:
         "access_log",
         "connection_limit",
         "http",
+        "http2",
         "http_inspector",
         "listener",
         "overload",
@@ -41,6 +43,7 @@ class StatStore:
 
     def __init__(self, access_log: AccessLogStats | None = None) -> None:
         self.http: dict[str, HttpStats] = {}
+        self.http2 = Http2Stats()
         self.tcp: dict[str, TcpStats] = {}
         self.listener: dict[str, ListenerStats] = {}
         self.rbac: dict[str, RbacStats] = {}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
-from proxy.model.stats import ClusterStats, Histogram, ServerStats
+from proxy.model.stats import ClusterStats, Histogram, Http2Stats, ServerStats
 from proxy.observe.metrics import is_gauge
 from proxy.observe.store import StatStore
 
@@ -164,6 +164,10 @@ def _add(total: Any, part: Any, alive: bool) -> None:
             setattr(total, name, [a + b for a, b in zip(getattr(total, name), value, strict=True)])
         elif isinstance(value, dict):
             _add_all(getattr(total, name), value, alive)
+        elif isinstance(value, Http2Stats):
+            _add(total.http2_stats(), value, alive)
+        elif value is None:
+            continue
         elif name in _ALIKE:
             if alive:
                 setattr(total, name, max(getattr(total, name), value))
@@ -184,13 +188,15 @@ def _take_largest(total: ClusterStats, own: ClusterStats) -> None:
             setattr(total, name, max(getattr(total, name), getattr(own, name)))
 
 
-def _used(stats: ClusterStats) -> bool:
+def _used(stats: ClusterStats | Http2Stats) -> bool:
     for attribute in fields(stats):
         value = getattr(stats, attribute.name)
         if isinstance(value, Histogram):
             value = value.count
         elif isinstance(value, list):
             value = any(value)
+        elif isinstance(value, Http2Stats):
+            value = _used(value)
         if value and attribute.name not in _ALIKE:
             return True
     return False

@@ -14,6 +14,9 @@ from proxy.model.route import RouteMatch
 
 RequestPredicate = Callable[[Head, bytes], bool]
 
+_GRPC = b"application/grpc"
+_GRPC_AND = b"application/grpc+"
+
 
 def compile_path(matcher: PathMatcher, field: str) -> BytesPredicate | None:
     """A predicate on the normalised path without query; ``None`` = every path."""
@@ -46,7 +49,7 @@ def _path_predicate(kind: str, value: bytes) -> BytesPredicate:
 
 
 def compile_request(match: RouteMatch, field: str) -> RequestPredicate | None:
-    """A predicate on ``(head, path)`` for headers and query parameters; ``None`` = no such conditions."""
+    """A predicate on ``(head, path)`` for all but the path; ``None`` = no such conditions."""
     tests: list[RequestPredicate] = [
         compile_header(header, f"{field}.headers[{n}]") for n, header in enumerate(match.headers)
     ]
@@ -54,11 +57,19 @@ def compile_request(match: RouteMatch, field: str) -> RequestPredicate | None:
         _query_parameter(parameter, f"{field}.query_parameters[{n}]")
         for n, parameter in enumerate(match.query_parameters)
     ]
+    if match.grpc:
+        tests.insert(0, is_grpc)
     if not tests:
         return None
     if len(tests) == 1:
         return tests[0]
     return lambda head, path: all(test(head, path) for test in tests)
+
+
+def is_grpc(head: Head, path: bytes) -> bool:
+    """A request with a path and the content type of gRPC, which that of gRPC-Web is not."""
+    kind = head.get(b"content-type")
+    return bool(path) and kind is not None and (kind == _GRPC or kind.startswith(_GRPC_AND))
 
 
 def _query_parameter(parameter: QueryParameterMatcher, field: str) -> RequestPredicate:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from proxy.cluster.cluster import Cluster
 from proxy.model.reply import Reply
-from proxy.model.route import RequestBuffers, RetryPolicy, RouteConfiguration
+from proxy.model.route import RequestBuffers, RetryPolicy, RouteConfiguration, StreamDuration
 from proxy.model.stats import RouteStats
 from proxy.route.edits import HeaderEdits
 from proxy.route.match import RouteTable
@@ -45,6 +45,11 @@ class RouteEntry:
     as it is; ``host_rewrite`` replaces the authority. ``timeout`` and ``idle_timeout`` are seconds, 0 = none;
     ``idle_timeout`` ``None`` = the connection manager's. ``response_edits`` is for answers made here before
     a ``Target`` is chosen, which has its own. ``upgrades``: what the route itself says of upgrade types.
+
+    ``stream_duration``, if there: no timeout but that of the stream applies, and what it comes to is what
+    ``grpc-timeout`` tells the upstream.
+    ``max_grpc_timeout`` not ``None``: of gRPC requests the ``grpc-timeout`` (none = 0 = no limit), less
+    ``grpc_timeout_offset`` where that is less, then at most ``max_grpc_timeout`` (0 = any), replaces ``timeout``.
     """
 
     name: str
@@ -63,6 +68,9 @@ class RouteEntry:
     upgrades: Mapping[bytes, bool] | None = None
     terminates_connect: bool = False
     max_stream_duration: float | None = None
+    stream_duration: StreamDuration | None = None
+    max_grpc_timeout: float | None = None
+    grpc_timeout_offset: float = 0.0
     counts_attempts: bool = False
     append_x_forwarded_host: bool = False
 

@@ -25,7 +25,7 @@ from proxy.model.listener import (
     TlsInspector,
 )
 from proxy.model.reply import Denied, Reply
-from proxy.model.stats import HttpStats, ListenerStats, TcpStats
+from proxy.model.stats import Http2Stats, HttpStats, ListenerStats, TcpStats
 from proxy.model.tls import DownstreamTls
 from proxy.observe.access_log import AccessLogWriter
 from proxy.observe.store import StatStore
@@ -54,6 +54,7 @@ class HttpRuntime:
     table: RouteTable[RouteEntry]
     filters: tuple[HttpFilter, ...]
     stats: HttpStats
+    http2_stats: Http2Stats
     access_logs: tuple[AccessLogWriter, ...]
     normalize: Callable[[bytes], bytes | Reply]
     forwarded_client_cert: Callable[[ConnectionInfo, bytes | None], bytes | None]

@@ -11,15 +11,17 @@ from typing import Final
 from proxy.http1.head import Head
 from proxy.model.route import RetryPolicy
 from proxy.runtime.entry import RouteEntry
+from proxy.upstream.retry import GRPC_CONDITIONS, HTTP_CONDITIONS
 
 TIMEOUT: Final = b"x-envoy-upstream-rq-timeout-ms"
 PER_TRY_TIMEOUT: Final = b"x-envoy-upstream-rq-per-try-timeout-ms"
 RETRY_ON: Final = b"x-envoy-retry-on"
+RETRY_GRPC_ON: Final = b"x-envoy-retry-grpc-on"
 MAX_RETRIES: Final = b"x-envoy-max-retries"
 STATUS_CODES: Final = b"x-envoy-retriable-status-codes"
 CONSUMED: Final = frozenset(
     (
-        TIMEOUT, PER_TRY_TIMEOUT, RETRY_ON, MAX_RETRIES, STATUS_CODES, b"x-envoy-retry-grpc-on",
+        TIMEOUT, PER_TRY_TIMEOUT, RETRY_ON, MAX_RETRIES, STATUS_CODES, RETRY_GRPC_ON,
         b"x-envoy-expected-rq-timeout-ms", b"x-envoy-hedge-on-per-try-timeout", b"x-envoy-retriable-header-names",
         b"x-envoy-upstream-alt-stat-name", b"x-envoy-upstream-rq-timeout-alt-response",
     )
@@ -29,10 +31,14 @@ _NO_RETRIES: Final = RetryPolicy(())
 
 
 def as_asked(route: RouteEntry, head: Head) -> RouteEntry:
-    """The route with what the request asks for. As in Envoy, what is no number is ignored."""
+    """The route with what the request asks for. As in Envoy, what is no number and no condition is ignored.
+
+    Each of the two fields of conditions has its own; what they name is added to what the route has.
+    """
     timeout = _seconds(head.get(TIMEOUT))
     per_try = _seconds(head.get(PER_TRY_TIMEOUT))
-    retry_on = _words(head.get(RETRY_ON))
+    retry_on = [word for word in _words(head.get(RETRY_ON)) if word in HTTP_CONDITIONS]
+    retry_on += [word for word in _words(head.get(RETRY_GRPC_ON)) if word in GRPC_CONDITIONS]
     max_retries = _number(head.get(MAX_RETRIES))
     codes = tuple(
         code for word in _words(head.get(STATUS_CODES)) if (code := _number(word.encode())) is not None

@@ -10,13 +10,19 @@ import time
 from math import inf
 
 from proxy.cluster.host import Host
+from proxy.http1.fields import CHUNKED
 from proxy.http1.head import Head
 from proxy.model.reply import Reply
 from proxy.stream import local_reply
+from proxy.stream.framing import Chunk, Dechunk
 from proxy.stream.state import ExchangeState
 from proxy.stream.tunnel import opened
-from proxy.upstream.connection import UpstreamConnection
+from proxy.upstream.http2 import Http2Connection
+from proxy.upstream.pool import PooledConnection
 from proxy.upstream.retry import CONNECT_FAILURES
+from proxy.upstream.stream import Fields, UpstreamStream
+
+_CHUNK = Chunk()
 
 monotonic = time.monotonic
 
@@ -34,7 +40,7 @@ class Attempts(ExchangeState):
         """The final response began. ``done``: and it is complete."""
         raise NotImplementedError
 
-    def connected(self, connection: UpstreamConnection) -> None:
+    def connected(self, connection: PooledConnection) -> None:
         """The pool has a connection for us."""
         self._waiting = False
         self._begin(connection)
@@ -71,7 +77,10 @@ class Attempts(ExchangeState):
             return
         idle = host.idle
         while idle:
-            pooled = idle.pop()
+            pooled = idle[-1]
+            if not pooled.http2 or pooled.closed:
+                # One of HTTP/2 stays until it has no room.
+                idle.pop()
             if not pooled.closed:
                 self._begin(pooled)
                 return
@@ -90,33 +99,77 @@ class Attempts(ExchangeState):
         host.active += 1
         host.rq_total += 1
 
-    def _begin(self, connection: UpstreamConnection) -> None:
-        self._upstream = connection
+    def _begin(self, connection: PooledConnection) -> None:
         self.upstream_local = connection.local
         self.upstream_principal = connection.principal
+        if not self.first_upstream_tx:
+            self.first_upstream_tx = monotonic()
+        route = self.route
+        assert route is not None and self._outgoing is not None
+        body = self._replay
+        if self._retry is None:
+            self._replay = b""
+        else:
+            body = bytes(body)
+            assert route.retry is not None
+            if route.retry.per_try_timeout:
+                self._try_deadline = self.down.state.loop.time() + route.retry.per_try_timeout
+        more = b"x-envoy-attempt-count: %d\r\n" % self.attempts if route.counts_attempts else b""
+        # Before the write, which may hold the client back again at once.
+        self.down.release_for_upstream()
+        if isinstance(connection, Http2Connection):
+            self._begin_http2(connection, more, body)
+            return
+        self._upstream = connection
         if self.down.write_paused:
             # It was said before there was a connection to pause.
             connection.pause_reading()
-        if not self.first_upstream_tx:
-            self.first_upstream_tx = monotonic()
-        retry = self._retry
-        data = bytes(self._replay)
-        if retry is None:
-            self._replay = b""
-        else:
-            assert self.route is not None and self.route.retry is not None
-            if self.route.retry.per_try_timeout:
-                self._try_deadline = self.down.state.loop.time() + self.route.retry.per_try_timeout
-        if self.route is not None and self.route.counts_attempts:
-            at = data.find(b"\r\n") + 2
-            data = b"%bx-envoy-attempt-count: %d\r\n%b" % (data[:at], self.attempts, data[at:])
-        # Before the write, which may hold the client back again at once.
-        self.down.release_for_upstream()
-        if self.upgrade and self.route is not None and self.route.terminates_connect:
+        if self.upgrade and route.terminates_connect:
             connection.begin_raw(self)  # type: ignore[arg-type]
             self.response_started(opened(), b"", 0, False)
             return
-        connection.begin(self, data)  # type: ignore[arg-type]
+        block = self.down.edge.request_block(self, self._outgoing, more)
+        if self.unframed and self.head.length < 0 and not self.upgrade:
+            self._reframe = _CHUNK
+            connection.begin(self, block)  # type: ignore[arg-type]
+            self._send_kept(body)
+        else:
+            connection.begin(self, block + body)  # type: ignore[arg-type]
+
+    def _begin_http2(self, connection: Http2Connection, more: bytes, body: bytes | bytearray) -> None:
+        assert self._outgoing is not None
+        head = self.head
+        fields = self.down.edge.request_fields(self, self._outgoing, more)
+        has_body = not self.request_done or bool(body) or self._replay_trailers is not None or self.upgrade
+        stream = connection.begin(self, fields, not has_body)  # type: ignore[arg-type]
+        self._upstream = stream
+        if self.down.write_paused:
+            stream.pause_reading()
+        if head.flags & CHUNKED:
+            self._reframe = Dechunk(self.http.max_request_headers_bytes)
+        if has_body and not self.upgrade:
+            self._send_kept(body)
+
+    def _send_kept(self, body: bytes | bytearray) -> None:
+        """Send what has come of the body before there was somebody to send it to."""
+        upstream = self._upstream
+        if upstream is None:
+            return
+        trailers = self._replay_trailers
+        done = self.request_done and trailers is None
+        if body or done:
+            if self._reframe is None:
+                upstream.send(bytes(body), done)
+            else:
+                self._reframe.send(upstream, bytes(body), done)
+        if trailers is not None and self._upstream is upstream:
+            self._send_trailers(upstream, trailers)
+
+    def _send_trailers(self, upstream: UpstreamStream, fields: Fields) -> None:
+        if self._reframe is None:
+            upstream.send_trailers(fields)
+        else:
+            self._reframe.send_trailers(upstream, fields)
 
     def _failed_attempt(self, reason: str, message: str) -> None:
         """No response came. Try again or say so."""
@@ -128,7 +181,11 @@ class Attempts(ExchangeState):
         if reason not in CONNECT_FAILURES and reason != "overflow":
             cluster.stats.upstream_rq_rx_reset += 1
         retry = self._retry
-        if retry is not None and retry.after_reset(reason) and self._again(keep_connection=True):
+        if (
+            retry is not None
+            and retry.after_reset(reason, started=bool(self.first_upstream_tx))
+            and self._again(keep_connection=True)
+        ):
             return
         if reason in CONNECT_FAILURES:
             self.reply(local_reply.reset_before_response(reason, message, retried=self.attempts > 1))
@@ -140,7 +197,7 @@ class Attempts(ExchangeState):
         retry = self._retry
         cluster = self.cluster
         assert retry is not None and cluster is not None
-        if not self._replay or self.upgrade:
+        if not self._kept or self.upgrade:
             return False
         if not self._retrying:
             if retry.left and not cluster.breaker.try_retry():
@@ -170,8 +227,15 @@ class Attempts(ExchangeState):
         assert cluster is not None
         cluster.stats.upstream_rq_per_try_timeout += 1
         self._try_deadline = inf
+        if self._upstream is not None and self.host is not None:
+            self.host.rq_error += 1
         self._drop_upstream()
-        if self._retry is not None and self._retry.after_timeout() and self._again(keep_connection=False):
+        retry = self._retry
+        if (
+            retry is not None
+            and retry.after_timeout(started=bool(self.first_upstream_tx))
+            and self._again(keep_connection=False)
+        ):
             return
         self.reply(local_reply.PER_TRY_TIMEOUT)
 

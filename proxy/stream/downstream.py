@@ -6,64 +6,49 @@ raw one or a ``TlsConn``; the same object is the protocol of the first and the a
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-from proxy.http1.chunked import ChunkedBody
+from proxy.http1.chunked import LAST_CHUNK, ChunkedBody, chunk
 from proxy.http1.errors import ProtocolError
-from proxy.http1.fields import CHUNKED, CLOSE, KEEP_ALIVE
+from proxy.http1.fields import CHUNKED, CLOSE, HAS_HOP_BY_HOP, KEEP_ALIVE
 from proxy.http1.head import Head, scan_request
+from proxy.http1.splice import nominated
 from proxy.model.connection import ConnectionInfo
 from proxy.model.reply import Reply
+from proxy.route.edits import HeaderEdits
 from proxy.runtime.runtime import FilterChainRuntime, HttpRuntime, Runtime
 from proxy.stream import local_reply
+from proxy.stream.connection import ClientConnection
 from proxy.stream.edge import HttpEdge
 from proxy.stream.exchange import HttpExchange
+from proxy.stream.framing import last_chunk
+from proxy.stream.http2 import Http2Downstream
 from proxy.stream.state import NO_HEAD
-from proxy.tls.conn import Transport
 from proxy.upstream.loop_state import LoopState
 from proxy.upstream.pool import Pool
+from proxy.upstream.stream import Fields
 
 _UPSTREAM, _PIPELINED = 1, 2
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n"
 
 
-class Downstream(asyncio.Protocol):
-    """One client connection. ``keep``: whether it outlives the exchange under way. ``added``: fields that every request
-    on it gets that has none of them. ``write_paused``: the client does not read.
+class Downstream(ClientConnection):
+    """One client connection. ``keep``: whether it outlives the exchange under way. ``write_paused``: the client does
+    not read."""
 
-    ``on_closed`` is called once, when the connection is gone.
-    """
+    http2 = False
 
     __slots__ = (
         "_buffer",
-        "_certificate_line",
-        "_chain",
         "_chunked",
-        "_closed",
-        "_closing_size",
-        "_cx_stats",
         "_exchange",
         "_held",
-        "_http",
         "_in_dispatch",
         "_left",
-        "_lingering",
-        "_on_closed",
+        "_rechunk",
         "_requests",
-        "_runtime",
-        "_since",
-        "_started",
-        "_transport",
         "_tunnel",
-        "_until",
-        "added",
-        "connection",
-        "edge",
-        "keep",
-        "pool",
-        "proto_line",
-        "state",
         "write_paused",
     )
 
@@ -77,22 +62,7 @@ class Downstream(asyncio.Protocol):
         edge: HttpEdge,
         on_closed: Callable[[], None],
     ) -> None:
-        """``runtime``: the snapshot that ``chain`` is of, which a swap may have replaced during the handshake."""
-        http = chain.http
-        assert http is not None
-        self.state = state
-        self.pool = pool
-        self.connection = connection
-        self.edge = edge
-        self.keep = True
-        scheme = b"https" if connection.transport_protocol == "tls" else b"http"
-        self.proto_line = b"x-forwarded-proto: " + scheme + b"\r\n"
-        self.added = {b"x-forwarded-proto": scheme}
-        self._chain = chain
-        self._http: HttpRuntime = http
-        self._cx_stats = http.stats
-        self._runtime = runtime
-        self._on_closed = on_closed
+        super().__init__(state, pool, connection, runtime, chain, edge, on_closed)
         self._exchange: HttpExchange | None = None
         self._buffer = b""
         self._left = 0
@@ -100,14 +70,9 @@ class Downstream(asyncio.Protocol):
         self._held = 0
         self._requests = 0
         self._in_dispatch = False
+        self._rechunk = False
         self.write_paused = False
-        self._lingering = False
         self._tunnel = False
-        self._closed = False
-        self._closing_size = -1
-        self._until = 0.0
-        self._since = self._started = state.now
-        self._certificate_line: bytes | None = None
 
     @property
     def busy(self) -> bool:
@@ -116,16 +81,9 @@ class Downstream(asyncio.Protocol):
     # What the transport does.
 
     def connection_made(self, transport: Any) -> None:
-        self._transport: Transport = transport
-        stats = self._cx_stats
-        stats.downstream_cx_total += 1
-        stats.downstream_cx_active += 1
-        stats.downstream_cx_http1_total += 1
-        stats.downstream_cx_http1_active += 1
-        if self.connection.transport_protocol == "tls":
-            stats.downstream_cx_ssl_total += 1
-            stats.downstream_cx_ssl_active += 1
-        self.state.connections.add(self)
+        super().connection_made(transport)
+        self._cx_stats.downstream_cx_http1_total += 1
+        self._cx_stats.downstream_cx_http1_active += 1
 
     def data_received(self, data: bytes) -> None:
         self._http.stats.downstream_cx_rx_bytes_total += len(data)
@@ -170,22 +128,49 @@ class Downstream(asyncio.Protocol):
 
     # What the exchange asks for.
 
-    def write(self, data: bytes) -> None:
-        if not self._closed:
-            self._http.stats.downstream_cx_tx_bytes_total += len(data)
-            self._transport.write(data)
+    def send_continue(self) -> None:
+        self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def client_certificate_line(self, received: bytes | None) -> bytes:
-        """The ``x-forwarded-client-cert`` line for the upstream, "" = none."""
-        line = self._certificate_line
-        if line is None or received is not None:
-            value = self._http.forwarded_client_cert(self.connection, received)
-            line = b"" if value is None else b"x-forwarded-client-cert: " + value + b"\r\n"
-            if received is None:
-                self._certificate_line = line
-                if value is not None:
-                    self.added[b"x-forwarded-client-cert"] = value
-        return line
+    def send_informational(self, head: Head) -> None:
+        self.write(head.emit(None, HAS_HOP_BY_HOP, b"", nominated(head)))
+
+    def send_response(self, exchange: HttpExchange, head: Head, body: bytes, done: bool, now: float) -> None:
+        """The body's framing is the upstream's if the client understands it."""
+        if not exchange.request_done:
+            # HTTP/1.1 cannot answer the next request while this one is still coming in (and so does Envoy).
+            self.keep = False
+        if not exchange.tunnel:
+            if head.length < 0 and not head.flags & CHUNKED and not done:
+                if exchange.head.minor:
+                    self._rechunk = True
+                else:
+                    self.keep = False
+            elif exchange.dechunk and head.flags & CHUNKED:
+                self.keep = False
+        rechunk = self._rechunk
+        out = self.edge.response_block(
+            exchange, head, now, keep=self.keep, rechunk=rechunk, length=len(body) if done else -1
+        )
+        if body:
+            out += chunk(body) if rechunk else body
+        self.write(out)
+
+    def send_body(self, data: bytes, done: bool) -> None:
+        if self._rechunk:
+            if data:
+                data = chunk(data)
+            if done:
+                data += LAST_CHUNK
+        if data:
+            self.write(data)
+
+    def send_trailers(self, fields: Fields) -> None:
+        """Trailers need chunked framing; without it they are left out."""
+        if self._rechunk:
+            self.write(last_chunk(fields))
+
+    def send_reply(self, exchange: HttpExchange, reply: Reply, edits: tuple[HeaderEdits | None, ...]) -> None:
+        self.write(self.edge.local_reply(exchange, reply, *edits, keep=self.keep))
 
     def hold_for_upstream(self) -> None:
         """Read no more of the request for now."""
@@ -208,6 +193,7 @@ class Downstream(asyncio.Protocol):
         """The exchange is over and its response (if any) written."""
         self._exchange = None
         self._chunked = None
+        self._rechunk = False
         if self._closed:
             return
         self._since = self.state.now
@@ -226,25 +212,11 @@ class Downstream(asyncio.Protocol):
             self._http.stats.downstream_cx_drain_close += 1
             self.close()
 
-    def close(self) -> None:
-        """Close when everything written is sent."""
-        if not self._closed and self._closing_size < 0:
-            self._closing_size = 1 << 62
-            self._until = self.state.now + (self._http.config.delayed_close_timeout or 1.0)
-            self._lingering = True
-            self._transport.close()
-
     def cut_off(self) -> None:
         """End now, in the middle of a response: nothing may come after it, no pipelined request's either."""
         self._exchange = None
         self._buffer = b""
         self.abort()
-
-    def abort(self) -> None:
-        """Close now; what was not sent is lost."""
-        if not self._closed:
-            self._transport.abort()
-            self._gone(remote=False)
 
     def runtime_changed(self) -> None:
         """A new snapshot is in force: end an idle connection that it does not allow any more."""
@@ -320,6 +292,9 @@ class Downstream(asyncio.Protocol):
                         self._buffer = data[at:] if at else data
                         return
                 except ProtocolError as error:
+                    if data.startswith(_PREFACE) and not self._requests and http.config.codec_type == "AUTO":
+                        self._speak_http2(data)
+                        return
                     http.stats.downstream_cx_protocol_error += 1
                     self._refuse(local_reply.malformed(error))
                     return
@@ -374,6 +349,7 @@ class Downstream(asyncio.Protocol):
             http.stats.downstream_cx_max_requests_reached += 1
             keep = False
         self.keep = keep and not self.state.draining and self.keep
+        http.stats.downstream_rq_http1_total += 1
         self._exchange = exchange = HttpExchange(self, http, head, done)
         if broken is None:
             exchange.run(body, payload)
@@ -383,6 +359,17 @@ class Downstream(asyncio.Protocol):
             http.stats.downstream_rq_active += 1
             exchange.refuse(broken)
         return end
+
+    def _speak_http2(self, data: bytes) -> None:
+        """The client begins with HTTP/2 and has said so in no other way (RFC 9113 section 3.3)."""
+        successor = Http2Downstream(
+            self.state, self.pool, self.connection, self._runtime, self._chain, self.edge, self._on_closed
+        )
+        self._cx_stats.downstream_cx_http1_total -= 1
+        self._cx_stats.downstream_cx_http1_active -= 1
+        self.state.connections.discard(self)
+        self._closed = True
+        successor.take_over(self._transport, data)
 
     def _request_body(self, exchange: HttpExchange, data: bytes) -> None:
         chunked = self._chunked
@@ -420,27 +407,6 @@ class Downstream(asyncio.Protocol):
         self._http.stats.downstream_rq_active += 1
         return exchange
 
-    def _rebind(self) -> bool:
-        """Follow a configuration swap; false if this connection may not go on."""
-        runtime = self.state.hub.current
-        self._runtime = runtime
-        chain = runtime.rebind(self._chain, self.connection)
-        if chain is None:
-            # Its listener is gone: it may finish. Its listener goes on with other rules for it: it may not.
-            self.keep = False
-            return self.connection.listener not in runtime.listeners
-        if chain is not self._chain:
-            assert chain.http is not None
-            for judge in chain.network_filters:
-                if judge(self.connection) is not None:
-                    return False
-            self._chain = chain
-            self._http = chain.http
-            self.edge = self.state.edge(chain.http, HttpEdge)
-            self._certificate_line = None
-            self.added.pop(b"x-forwarded-client-cert", None)
-        return True
-
     # Holding back and ending.
 
     def _hold(self, reason: int) -> None:
@@ -461,37 +427,16 @@ class Downstream(asyncio.Protocol):
         if not linger:
             self.close()
             return
-        self._lingering = True
-        self._until = self.state.now + (self._http.config.delayed_close_timeout or 1.0)
         self._release(_PIPELINED | _UPSTREAM)
-        if not self._transport.is_closing():
-            self._transport.write_eof()
-
-    def _sweep_closing(self, now: float) -> None:
-        if now < self._until or self._closed:
-            return
-        size = self._transport.get_write_buffer_size()
-        if 0 < size < self._closing_size:
-            # The client is slow but reads: it gets another period.
-            self._closing_size = size
-            self._until = now + (self._http.config.delayed_close_timeout or 1.0)
-            return
-        self._http.stats.downstream_cx_delayed_close_timeout += 1
-        self.abort()
+        self._linger()
 
     def _gone(self, *, remote: bool) -> None:
         if self._closed:
             return
         self._closed = True
         stats = self._cx_stats
-        stats.downstream_cx_active -= 1
         stats.downstream_cx_http1_active -= 1
-        stats.downstream_cx_destroy += 1
-        stats.downstream_cx_destroy_remote += remote
-        stats.downstream_cx_destroy_local += not remote
-        if self.connection.transport_protocol == "tls":
-            stats.downstream_cx_ssl_active -= 1
-        self.state.connections.discard(self)
+        self._leave(remote=remote)
         exchange = self._exchange
         if exchange is not None:
             stats.downstream_cx_destroy_remote_active_rq += remote

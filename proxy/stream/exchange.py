@@ -12,11 +12,13 @@ from dataclasses import replace
 from math import inf
 from typing import Final
 
-from proxy.http1.chunked import LAST_CHUNK, chunk
+from proxy.cluster.host import Host
+from proxy.cluster.outcome import End, succeeded
+from proxy.grpc.message import is_grpc_request
 from proxy.http1.errors import ProtocolError
-from proxy.http1.fields import CHUNKED, EXPECT, HAS_HOP_BY_HOP, NOMINATED, PLAIN, UPGRADE
+from proxy.http1.fields import CHUNKED, EXPECT, NOMINATED, PLAIN, UPGRADE
 from proxy.http1.head import Head
-from proxy.http1.splice import forget_nominated, nominated
+from proxy.http1.splice import forget_nominated
 from proxy.model.reply import Reply
 from proxy.overload.actions import OverloadActions, hit
 from proxy.runtime.entry import RouteEntry
@@ -24,10 +26,13 @@ from proxy.stream import local_reply
 from proxy.stream.asked import as_asked
 from proxy.stream.attempts import Attempts
 from proxy.stream.authority import resolve
+from proxy.stream.grpc_reply import as_grpc
 from proxy.stream.head_options import has_underscore
 from proxy.stream.state import NO_HEAD
+from proxy.stream.timeouts import GRPC_TIMEOUT, stream_limit
 from proxy.stream.tunnel import CONNECT, WEBSOCKET, may_upgrade, upgrade_type
 from proxy.upstream.retry import RetryState
+from proxy.upstream.stream import Fields
 
 _CLOSING: Final = frozenset(
     (
@@ -59,7 +64,6 @@ class HttpExchange(Attempts):
         stats = http.stats
         stats.downstream_rq_total += 1
         stats.downstream_rq_active += 1
-        stats.downstream_rq_http1_total += 1
         down.state.exchanges.add(self)
         if down.state.overload is not None and self._shed(down.state.overload):
             return
@@ -86,7 +90,7 @@ class HttpExchange(Attempts):
             # As Envoy does: the proxy answers for the upstream, which then sees no expectation.
             self.continued = True
             if head.minor:
-                down.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                down.send_continue()
                 # Envoy counts it as a response.
                 stats.downstream_rq_completed += 1
                 stats.rq_xx[1] += 1
@@ -112,6 +116,12 @@ class HttpExchange(Attempts):
         if choose is None:
             self._answer(route)
             return
+        if route.stream_duration is not None:
+            limit = stream_limit(route, head, http.config.max_stream_duration, grpc=is_grpc_request(head))
+            self._longest = limit.seconds
+            if limit.grpc_timeout is not None:
+                self.also |= GRPC_TIMEOUT
+                self.extra += limit.line()
         self.target = chosen = choose()
         self.cluster = cluster = chosen.cluster
         if cluster is None:
@@ -135,7 +145,8 @@ class HttpExchange(Attempts):
         self._breaker_held = True
         cluster.stats.upstream_rq_total += 1
         cluster.stats.upstream_rq_active += 1
-        self._replay = down.edge.request_head(self) + body
+        self._outgoing = down.edge.outgoing(self)
+        self._replay = body
         self._attempt(None)
 
     def _find_target(self) -> bytes | None:
@@ -186,10 +197,23 @@ class HttpExchange(Attempts):
             if not done and not self._responded:
                 self.down.hold_for_upstream()
             return
-        if data:
-            upstream.send(data)
-            if self._retry is not None and self._replay:
-                self._keep(data)
+        if self._reframe is not None:
+            self._reframe.send(upstream, data, done)
+        elif data or done:
+            upstream.send(data, done)
+        if data and self._kept and self._retry is not None:
+            self._keep(data)
+
+    def request_trailers(self, fields: Fields) -> None:
+        """The request ends with trailers."""
+        self._last = self.down.state.now
+        self.request_done = True
+        self.request_end = monotonic()
+        self._request_ended()
+        if self._upstream is None or (self._kept and self._retry is not None):
+            self._replay_trailers = fields
+        if self._upstream is not None:
+            self._send_trailers(self._upstream, fields)
 
     def _keep(self, data: bytes) -> None:
         """Keep more of the request, so that it can be sent again; one that is too long is tried once."""
@@ -197,6 +221,7 @@ class HttpExchange(Attempts):
         kept = self._replay
         if len(kept) + len(data) > self.route.buffers.limit(self.http.buffer_limit):
             self.cluster.stats.retry_or_shadow_abandoned += 1
+            self._kept = False
             self._replay = b""
         elif isinstance(kept, bytes):
             # Grown in place: bytes would be copied whole for each piece of a client that sends small ones.
@@ -218,12 +243,22 @@ class HttpExchange(Attempts):
             self.details = "downstream_remote_disconnect" if remote else "downstream_local_disconnect"
             self._finish()
 
+    def downstream_reset(self) -> None:
+        """The client has reset the stream."""
+        if not self.done:
+            self.http.stats.downstream_rq_rx_reset += self.request_done
+            self._add_flag("DR")
+            self.details = "http2.remote_reset"
+            self._finish()
+
     # What the upstream connection and the pool say.
 
     def response_started(self, head: Head, body: bytes, payload: int, done: bool) -> None:
         status = head.status
         retry = self._retry
-        if retry is not None and retry.after_response(status) and self._again(keep_connection=done):
+        if retry is not None and retry.after_response(head) and self._again(keep_connection=done):
+            assert self.host is not None
+            self.host.rq_error += 1
             return
         self._replay = b""
         self._try_deadline = inf
@@ -235,48 +270,35 @@ class HttpExchange(Attempts):
         self.details = "via_upstream"
         if done:
             self._upstream = None
-        down = self.down
         if not self.request_done:
-            # HTTP/1.1 cannot answer the next request while this one is still coming in (and so does Envoy).
             self.http.stats.downstream_rq_response_before_rq_complete += 1
-            down.keep = False
         if self.upgrade and not self._upgrade_answered(status):
             return
-        if self.tunnel:
-            pass
-        elif head.length < 0 and not head.flags & CHUNKED and not done:
-            if self.head.minor:
-                self._rechunk = True
-            else:
-                down.keep = False
-        elif self.dechunk and head.flags & CHUNKED:
-            down.keep = False
-        out = down.edge.response_head(self, head, keep=down.keep, rechunk=self._rechunk, now=now)
-        if body:
-            self.bytes_sent = payload
-            out += chunk(body) if self._rechunk else body
-        down.write(out)
+        self.bytes_sent = payload
+        self.down.send_response(self, head, body, done, now)
         if done:
             self._finish()
 
     def response_body(self, data: bytes, payload: int, done: bool) -> None:
         self.bytes_sent += payload
         self._last = self.down.state.now
-        if self._rechunk:
-            if data:
-                data = chunk(data)
-            if done:
-                data += LAST_CHUNK
         if done:
             # Before the write, which may say that the client does not read: the connection is the pool's again.
             self._upstream = None
-        if data:
-            self.down.write(data)
+        if data or done:
+            self.down.send_body(data, done)
         if done:
             if self.tunnel and not self.flags:
                 self._add_flag("UC")
                 self.details = local_reply.reset_after_response("connection_termination")
             self._finish()
+
+    def response_trailers(self, fields: Fields) -> None:
+        self._last = self.down.state.now
+        self._upstream = None
+        self.trailers = fields
+        self.down.send_trailers(fields)
+        self._finish()
 
     def _answers_expectation(self) -> bool:
         """Whether 100 (Continue) is ours to say."""
@@ -288,7 +310,7 @@ class HttpExchange(Attempts):
     def informational(self, head: Head) -> None:
         """A 1xx of the upstream: passed on (RFC 9110 section 15.2), but for a 100 that nobody asked it for."""
         if self.head.minor and (head.status != 100 or self.http.config.proxy_100_continue):
-            self.down.write(head.emit(None, HAS_HOP_BY_HOP, b"", nominated(head)))
+            self.down.send_informational(head)
 
     def upstream_reset(self, reason: str, message: str) -> None:
         self._upstream = None
@@ -326,7 +348,7 @@ class HttpExchange(Attempts):
         self.bytes_received += len(data)
         self._last = self.down.state.now
         if self._upstream is not None:
-            self._upstream.send(data)
+            self._upstream.send(data, False)
 
     def tunnel_ended(self) -> None:
         """The client ended its half of the tunnel."""
@@ -341,9 +363,7 @@ class HttpExchange(Attempts):
         shortened = self.down.state.shortened
         if shortened is not None:
             idle_timeout = shortened.timeout("HTTP_DOWNSTREAM_STREAM_IDLE", idle_timeout)
-        longest = self.http.config.max_stream_duration
-        if self.route is not None and self.route.max_stream_duration is not None:
-            longest = self.route.max_stream_duration
+        longest = self._longest
         if longest and self._since_start() >= longest:
             self.http.stats.downstream_rq_max_duration_reached += 1
             self._timed_out(
@@ -385,12 +405,15 @@ class HttpExchange(Attempts):
             head = self.head
             self.bytes_received = 0
             # Envoy answers before it looks at the body, so that it has to close even if all of it came.
-            if head.length > 0 or head.flags & CHUNKED:
+            if not down.http2 and (head.length > 0 or head.flags & CHUNKED):
                 down.keep = False
                 self.http.stats.downstream_rq_rx_reset += 1
-            elif reply.status >= 400 and reply.details in _CLOSING:
+            elif (reply.status == 400 and not down.http2) or (
+                reply.status >= 400 and reply.details in _CLOSING
+            ):
                 down.keep = False
         self._responded = True
+        self._charged = reply.status
         self.answer_with(reply.status, reply.body)
         edits = also = None
         if self.target is not None:
@@ -399,12 +422,17 @@ class HttpExchange(Attempts):
             edits = self.route.response_edits
         if self.http.rewrite_reply is not None:
             reply, also = self.http.rewrite_reply(self, reply)
+        if is_grpc_request(self.head):
+            reply = as_grpc(reply, is_head=self.is_head)
         if reply.status == 204 or reply.status == 304:
             # RFC 9110 section 6.4.1: the client would take a body for the next response.
             reply = replace(reply, body=b"")
         if not self.is_head:
             self.bytes_sent = len(reply.body)
-        down.write(down.edge.local_reply(self, reply, edits, also, keep=down.keep))
+        down.send_reply(self, reply, (edits, also))
+        if reply.grpc_message is not None:
+            # Not before: what is added to the head may depend on what happened.
+            self.status = reply.status
         self._finish()
 
     def _reply_early(self, reply: Reply) -> None:
@@ -480,6 +508,8 @@ class HttpExchange(Attempts):
     def _timed_out(self, reply: Reply) -> None:
         if reply.flag == "UT" and self.cluster is not None:
             self.cluster.stats.upstream_rq_timeout += 1
+            if self._upstream is not None and not self._responded and self.host is not None:
+                self.host.rq_error += 1
         self._drop_upstream()
         self.reply(reply)
 
@@ -488,6 +518,29 @@ class HttpExchange(Attempts):
         self.http.stats.downstream_rq_tx_reset += 1
         self.down.cut_off()
         self._finish()
+
+    def _judge(self, host: Host) -> None:
+        """Count what the response says of its host. Attempts without a response are counted where they fail."""
+        response = self.response
+        assert response is not None
+        details = self.details
+        if details == "via_upstream":
+            end: End = "whole"
+        elif details.startswith("upstream_reset_after"):
+            end = "cut_off"
+        else:
+            end = "abandoned"
+        verdict = succeeded(
+            response,
+            grpc=is_grpc_request(self.head),
+            trailers=self.trailers,
+            empty=not self.bytes_sent,
+            end=end,
+        )
+        if verdict:
+            host.rq_success += 1
+        elif verdict is False:
+            host.rq_error += 1
 
     def _finish(self) -> None:
         """The one way out: give everything back, count, log, tell downstream."""
@@ -505,6 +558,8 @@ class HttpExchange(Attempts):
             self._waiting = False
             down.pool.cancel(host, self)
         status = self.status
+        # As in Envoy, the cluster's and the route's counts know nothing of mappers and of gRPC.
+        charged = self._charged or status
         duration = int((now - self.start) * 1000000)
         stats = http.stats
         stats.downstream_rq_active -= 1
@@ -522,22 +577,22 @@ class HttpExchange(Attempts):
             breaker.release_request()
             if self._retrying:
                 breaker.release_retry()
-                if status < 500:
+                if charged < 500:
                     cluster.stats.upstream_rq_retry_success += 1
             upstream_stats = cluster.stats
             upstream_stats.upstream_rq_active -= 1
             upstream_stats.upstream_rq_completed += 1
-            upstream_stats.rq_xx[status // 100 if status < 600 else 0] += 1
+            upstream_stats.rq_xx[charged // 100 if charged < 600 else 0] += 1
             codes = upstream_stats.rq_codes
-            codes[status] = codes.get(status, 0) + 1
+            codes[charged] = codes.get(charged, 0) + 1
             upstream_stats.rq_time.record(duration)
         if host is not None:
             host.active -= 1
-            if 0 < status < 500:
-                host.rq_success += 1
+            if self.first_upstream_rx:
+                self._judge(host)
         route = self.route
         if route is not None and route.choose is not None:
-            route.stats.rq_xx[status // 100 if status < 600 else 0] += 1
+            route.stats.rq_xx[charged // 100 if charged < 600 else 0] += 1
         for log in http.access_logs:
             log.log(self)
         down.exchange_done(self)

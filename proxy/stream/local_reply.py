@@ -9,6 +9,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Final
 
+from proxy.grpc.status import DEADLINE_EXCEEDED
 from proxy.http1.errors import ProtocolError
 from proxy.model.reply import Reply
 
@@ -20,10 +21,10 @@ PER_TRY_TIMEOUT: Final = Reply(
 IDLE_BEFORE_REQUEST_END: Final = Reply(408, b"stream timeout", flag="SI", details="stream_idle_timeout")
 IDLE_AFTER_REQUEST_END: Final = Reply(504, b"stream timeout", flag="SI", details="stream_idle_timeout")
 MAX_DURATION_BEFORE_REQUEST_END: Final = Reply(
-    408, b"downstream duration timeout", details="max_duration_timeout"
+    408, b"downstream duration timeout", details="max_duration_timeout", grpc_status=DEADLINE_EXCEEDED
 )
 MAX_DURATION_AFTER_REQUEST_END: Final = Reply(
-    504, b"downstream duration timeout", details="max_duration_timeout"
+    504, b"downstream duration timeout", details="max_duration_timeout", grpc_status=DEADLINE_EXCEEDED
 )
 REQUEST_TIMEOUT: Final = Reply(408, b"request timeout", details="request_overall_timeout")
 REQUEST_HEADER_TIMEOUT: Final = Reply(408, b"request header timeout", details="request_header_timeout")

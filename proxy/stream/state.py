@@ -12,11 +12,13 @@ from proxy.http1.head import Head
 from proxy.model.connection import Address, ConnectionInfo
 from proxy.runtime.entry import RouteEntry, Target
 from proxy.runtime.runtime import HttpRuntime
-from proxy.upstream.connection import UpstreamConnection
+from proxy.stream.framing import Reframe
 from proxy.upstream.retry import RetryState
+from proxy.upstream.stream import Fields, UpstreamStream
 
 if TYPE_CHECKING:
-    from proxy.stream.downstream import Downstream
+    from proxy.stream.client import ClientStream
+    from proxy.stream.edge import Outgoing
 
 
 def _no_head() -> Head:
@@ -40,8 +42,9 @@ class ExchangeState:
 
     The public names that ``proxy.model.exchange.Exchange`` has are for filters and logs. ``request_done``: all of the
     request came; ``dechunk``: the client understands no chunks; ``upgrade``: the client asked to switch protocols and
-    may; ``tunnel``: it did; ``internal``: the request is from inside (``internal_address_config``); ``continued``: 100
-    (Continue) was answered here; ``done``: it is over, all was given back.
+    may; ``tunnel``: it did; ``unframed``: the body comes without framing (HTTP/2); ``trailers``: those of the
+    response, if they are known; ``internal``: the request is from inside (``internal_address_config``);
+    ``continued``: 100 (Continue) was answered here; ``done``: it is over, all was given back.
     """
 
     log_type = "DownstreamEnd"
@@ -49,11 +52,16 @@ class ExchangeState:
 
     __slots__ = (
         "_breaker_held",
+        "_charged",
         "_deadline",
         "_idle_timeout",
+        "_kept",
         "_last",
-        "_rechunk",
+        "_longest",
+        "_outgoing",
+        "_reframe",
         "_replay",
+        "_replay_trailers",
         "_responded",
         "_retry",
         "_retrying",
@@ -97,7 +105,9 @@ class ExchangeState:
         "strip",
         "target",
         "target_changed",
+        "trailers",
         "tunnel",
+        "unframed",
         "upgrade",
         "upstream_failure_reason",
         "upstream_local",
@@ -119,9 +129,10 @@ class ExchangeState:
         """Whether the request is a CONNECT."""
         return self.head.method == b"CONNECT"
 
-    def __init__(self, down: Downstream, http: HttpRuntime, head: Head, request_done: bool) -> None:
+    def __init__(self, down: ClientStream, http: HttpRuntime, head: Head, request_done: bool) -> None:
         self.down = down
         self.http = http
+        http2 = down.http2
         self.head = head
         self.connection: ConnectionInfo = down.connection
         self.remote: Address = down.connection.remote
@@ -149,25 +160,32 @@ class ExchangeState:
         self.request_id = b""
         self.attempts = 0
         self.upstream_failure_reason = ""
-        self.protocol = "HTTP/1.1" if head.minor else "HTTP/1.0"
+        self.protocol = "HTTP/2" if http2 else "HTTP/1.1" if head.minor else "HTTP/1.0"
         self.local_body = b""
         self.is_head = head.method == b"HEAD"
-        self.dechunk = not head.minor
+        self.dechunk = http2 or not head.minor
+        self.unframed = http2 and not request_done
+        self.trailers: Fields | None = None
         self.upgrade = False
         self.tunnel = False
         self.continued = False
         self.host_changed = False
         self.target_changed = False
         self.done = False
-        self._upstream: UpstreamConnection | None = None
+        self._upstream: UpstreamStream | None = None
+        self._reframe: Reframe | None = None
+        self._outgoing: Outgoing | None = None
         self._waiting = False
         self._replay: bytes | bytearray = b""
+        self._replay_trailers: Fields | None = None
+        self._kept = True
         self._retry: RetryState | None = None
         self._retrying = False
         self._breaker_held = False
+        self._charged = 0
         self._responded = False
-        self._rechunk = False
         self._deadline = inf
         self._try_deadline = inf
         self._idle_timeout = http.stream_idle_timeout
+        self._longest = http.config.max_stream_duration
         self._last = down.state.now

@@ -294,7 +294,7 @@ class Relay:
                 if self._plain and host.tls is None:
                     self._join_plain(host, await connect_plain(self.state, cluster, host, ends))
                 else:
-                    self._join(host, await connect(self.state, cluster, host, lambda: Side(self), ends))
+                    self._join(host, await connect(self.state, cluster, host, lambda alpn: Side(self), ends))
             except ConnectError as error:
                 host.rq_error += 1
                 stats.upstream_cx_destroy += 1

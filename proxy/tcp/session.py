@@ -40,6 +40,7 @@ class Session:
         "start_wall",
         "status",
         "target",
+        "trailers",
         "upstream_failure_reason",
         "upstream_local",
         "upstream_principal",
@@ -50,6 +51,7 @@ class Session:
         self.remote = connection.remote
         self.head = None
         self.response = None
+        self.trailers = None
         self.route = None
         self.target: Target | None = None
         self.host: Host | None = None

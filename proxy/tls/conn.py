@@ -47,6 +47,7 @@ class Transport(Protocol):
     def resume_reading(self) -> None: ...
     def get_extra_info(self, name: str, default: Any = None, /) -> Any: ...
     def get_write_buffer_size(self) -> int: ...
+    def set_protocol(self, protocol: Any, /) -> None: ...
 
 
 class Application(Protocol):
@@ -232,6 +233,10 @@ class TlsConn(asyncio.Protocol):
     def resume_reading(self) -> None:
         if not self._closing:
             self.raw.resume_reading()
+
+    def set_protocol(self, protocol: Application) -> None:
+        """Have another application go on."""
+        self._app = protocol
 
     def get_write_buffer_size(self) -> int:
         return 0 if self._lost else self.raw.get_write_buffer_size()

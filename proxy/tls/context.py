@@ -236,10 +236,8 @@ def _configure(context: ssl.SSLContext, common: CommonTls, material: Material) -
             context.set_ecdh_curve(CURVES[common.ecdh_curve])
     except (ssl.SSLError, ValueError) as error:
         raise SecretError(f"tls_params: this OpenSSL cannot use them ({error})") from error
-    # There is no HTTP/2 codec here yet: a peer must not be told that there is.
-    protocols = [protocol for protocol in common.alpn_protocols if protocol != "h2"]
-    if protocols:
-        context.set_alpn_protocols(protocols)
+    if common.alpn_protocols:
+        context.set_alpn_protocols(common.alpn_protocols)
     if material.trusted is not None:
         try:
             context.load_verify_locations(cadata=material.trusted.decode("ascii"))

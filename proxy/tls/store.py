@@ -10,6 +10,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
@@ -21,6 +22,9 @@ from proxy.tls.errors import MissingSecretError, SecretError
 from proxy.tls.material import Materials, ParseSecret, read_file
 
 T = TypeVar("T", bound=DownstreamTls | UpstreamTls)
+
+Offers = dict[UpstreamTls, dict[tuple[str, ...], UpstreamTls]]
+"""Settings without ``alpn_protocols``, by what is offered all the same: the settings that say so."""
 
 
 class _Contexts(Generic[T]):
@@ -96,13 +100,14 @@ class SecretStore:
     ``parse`` reads a secret from the content of a file (``path_config_source``).
     """
 
-    __slots__ = ("_clients", "_engines", "_materials", "_servers", "generation")
+    __slots__ = ("_clients", "_engines", "_materials", "_offers", "_servers", "generation")
 
     def __init__(self, parse: ParseSecret = _no_files) -> None:
         self._materials = Materials({}, {}, None, None, parse)
         self._engines: WeakValueDictionary[object, ssl.SSLContext] = WeakValueDictionary()
         self._servers: _Contexts[DownstreamTls] = _Contexts(server_context)
         self._clients: _Contexts[UpstreamTls] = _Contexts(self._client)
+        self._offers: Offers = {}
         self.generation = 0
 
     # What the data path asks for.
@@ -111,9 +116,21 @@ class SecretStore:
         """The context for a filter chain. Raises ``SecretError`` while a secret is missing: fail closed."""
         return self._servers.get(tls, self._materials)
 
-    def client(self, tls: UpstreamTls) -> TlsContext:
-        """The context for a cluster's connections. Raises ``SecretError`` while a secret is missing."""
+    def client(self, tls: UpstreamTls, offer: tuple[str, ...] = ()) -> TlsContext:
+        """The context for a cluster's connections. ``offer``: ALPN protocols to offer if the settings name none.
+
+        Raises ``SecretError`` while a secret is missing.
+        """
+        if offer and not tls.common.alpn_protocols:
+            tls = self._offering(tls, offer)
         return self._clients.get(tls, self._materials)
+
+    def _offering(self, tls: UpstreamTls, offer: tuple[str, ...]) -> UpstreamTls:
+        variants = self._offers.setdefault(tls, {})
+        found = variants.get(offer)
+        if found is None:
+            found = variants[offer] = replace(tls, common=replace(tls.common, alpn_protocols=offer))
+        return found
 
     # How it changes.
 
@@ -130,10 +147,12 @@ class SecretStore:
                 except SecretError as error:
                     raise ConfigError(f"secret[{name}]", str(error)) from error
         servers = self._servers.following(_of_listeners(config), materials)
-        clients = self._clients.following(_of_clusters(config), materials)
+        clients = self._clients.following(_of_clusters(config, self._offers), materials)
+        offers = {tls: self._offers[tls] for _, tls in _of_clusters(config, {}) if tls in self._offers}
 
         def commit() -> None:
             self._servers, self._clients = servers, clients
+            self._offers = offers
             self._materials = materials
             self.generation += 1
 
@@ -207,10 +226,15 @@ def _of_listeners(config: Config) -> Iterator[tuple[str, DownstreamTls]]:
                 yield f"listener[{name}].{where}.transport_socket", chain.tls
 
 
-def _of_clusters(config: Config) -> Iterator[tuple[str, UpstreamTls]]:
+def _of_clusters(config: Config, offers: Offers) -> Iterator[tuple[str, UpstreamTls]]:
+    """The settings of all clusters, and those that were made of them for what is offered."""
     for name, cluster in config.clusters.items():
-        if cluster.tls is not None:
-            yield f"cluster[{name}].transport_socket", cluster.tls
+        sockets = [("transport_socket", cluster.tls)]
         for n, match in enumerate(cluster.transport_socket_matches):
-            if match.tls is not None:
-                yield f"cluster[{name}].transport_socket_matches[{n}].transport_socket", match.tls
+            sockets.append((f"transport_socket_matches[{n}].transport_socket", match.tls))
+        for where, tls in sockets:
+            if tls is not None:
+                path = f"cluster[{name}].{where}"
+                yield path, tls
+                for offering in offers.get(tls, {}).values():
+                    yield path, offering

@@ -46,10 +46,11 @@ class ConnectError(Exception):
 
 
 async def connect(
-    state: LoopState, cluster: Cluster, host: Host, make: Callable[[], App], client: Ends | None = None
+    state: LoopState, cluster: Cluster, host: Host, make: Callable[[str], App], client: Ends | None = None
 ) -> App:
     """Connect to ``host`` within the cluster's ``connect_timeout``; its ``connection_made`` was called on return.
 
+    ``make`` is told the protocol that TLS negotiated by ALPN, "" = none.
     ``client``: on whose behalf, for clusters that are told by the PROXY protocol. Raises ``ConnectError``.
     """
     return await _timed(state, cluster, _connect(state, cluster, host, make, client))
@@ -98,15 +99,15 @@ async def _connect_tcp(state: LoopState, cluster: Cluster, host: Host, client: E
 
 
 async def _connect(
-    state: LoopState, cluster: Cluster, host: Host, make: Callable[[], App], client: Ends | None
+    state: LoopState, cluster: Cluster, host: Host, make: Callable[[str], App], client: Ends | None
 ) -> App:
     sock = await _connect_tcp(state, cluster, host, client)
-    app = make()
     if host.tls is None:
+        app = make("")
         transport, _ = await state.loop.create_connection(lambda: cast(asyncio.BaseProtocol, app), sock=sock)
         _limit_buffer(cluster, transport)
         return app
-    return await _secure(state, cluster, host, host.tls, sock, app)
+    return await _secure(state, cluster, host, host.tls, sock, make)
 
 
 def _limit_buffer(cluster: Cluster, transport: asyncio.WriteTransport) -> None:
@@ -117,21 +118,27 @@ def _limit_buffer(cluster: Cluster, transport: asyncio.WriteTransport) -> None:
 
 
 async def _secure(
-    state: LoopState, cluster: Cluster, host: Host, tls: UpstreamTls, sock: socket.socket, app: App
+    state: LoopState,
+    cluster: Cluster,
+    host: Host,
+    tls: UpstreamTls,
+    sock: socket.socket,
+    make: Callable[[str], App],
 ) -> App:
     stats = cluster.stats
-    done: asyncio.Future[None] = state.loop.create_future()
+    done: asyncio.Future[App] = state.loop.create_future()
 
     def secured(conn: TlsConn) -> Application:
         peer, principal = conn.context.judge(
             conn.tls, conn.server_name if tls.auto_sni_san_validation else ""
         )
+        app = make(conn.tls.selected_alpn_protocol() or "")
         app.principal = principal or (peer.dns[0] if peer is not None and peer.dns else "")
         stats.ssl_handshake += 1
         if conn.tls.session_reused:
             stats.ssl_session_reused += 1
         if not done.done():
-            done.set_result(None)
+            done.set_result(app)
         return app
 
     def failed(error: Exception) -> None:
@@ -156,7 +163,7 @@ async def _secure(
     try:
         transport, _ = await state.loop.create_connection(lambda: conn, sock=sock)
         _limit_buffer(cluster, transport)
-        await done
+        return await done
     except PeerRefusedError as error:
         if error.kind == "san":
             stats.ssl_fail_verify_san += 1
@@ -174,7 +181,6 @@ async def _secure(
     except asyncio.CancelledError:
         conn.abort()
         raise
-    return app
 
 
 def _open_socket(cluster: Cluster, address: Address) -> socket.socket:

@@ -18,6 +18,7 @@ from proxy.http1.head import Head, scan_response
 from proxy.model.connection import Address
 from proxy.tls.conn import Transport
 from proxy.tls.errors import TruncatedError
+from proxy.upstream.stream import Fields, Receiver
 
 UNTIL_CLOSE: Final = -2
 """The body ends with the connection (RFC 9112 section 6.3)."""
@@ -26,31 +27,6 @@ _CHUNKED: Final = -1
 
 _RAW: Final = Head()
 """Stands for the head of a response that has none."""
-
-
-class Receiver(Protocol):
-    """The exchange, as its upstream connection sees it.
-
-    ``request_done``: all of the request was handed to ``send``. ``is_head``: the response has no body. ``upgrade``: the
-    request asked for a tunnel: 101 is an answer, or (``connect``) any 2xx. ``dechunk``: the body is wanted without
-    framing.
-    """
-
-    request_done: bool
-    is_head: bool
-    upgrade: bool
-
-    @property
-    def connect(self) -> bool: ...
-
-    dechunk: bool
-
-    def response_started(self, head: Head, body: bytes, payload: int, done: bool, /) -> None: ...
-    def response_body(self, data: bytes, payload: int, done: bool, /) -> None: ...
-    def informational(self, head: Head, /) -> None: ...
-    def upstream_reset(self, reason: str, message: str, /) -> None: ...
-    def upstream_paused(self) -> None: ...
-    def upstream_resumed(self) -> None: ...
 
 
 class Owner(Protocol):
@@ -62,6 +38,8 @@ class Owner(Protocol):
 
 class UpstreamConnection(asyncio.Protocol):
     """``busy`` while it serves an exchange. ``pooled``: the pool counts it and is told of its end."""
+
+    http2 = False
 
     __slots__ = (
         "_buffer",
@@ -125,10 +103,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._left = UNTIL_CLOSE
         self._keep = False
 
-    def send(self, data: bytes) -> None:
-        """Send more of the request."""
-        if not self.closed:
+    def send(self, data: bytes, done: bool) -> None:
+        """Send more of the request; its framing says where it ends."""
+        if data and not self.closed:
             self._transport.write(data)
+
+    def send_trailers(self, fields: Fields) -> None:
+        """A body with a length has no trailers (RFC 9112 section 6.1): they are left out."""
 
     def finish_tunnel(self) -> None:
         """The client ended its half of a tunnel."""
@@ -156,6 +137,10 @@ class UpstreamConnection(asyncio.Protocol):
         """Close after what was written is sent."""
         self._end()
         self._transport.close()
+
+    def retire(self) -> None:
+        """It is not wanted any more."""
+        self.close()
 
     def abort(self) -> None:
         """Close now."""
@@ -299,6 +284,10 @@ class UpstreamConnection(asyncio.Protocol):
         if done:
             if surplus:
                 self._surplus()
+            if receiver.dechunk and self._chunked is not None and self._chunked.trailers:
+                receiver.response_started(head, piece, payload, False)
+                self._end_with_trailers(receiver)
+                return
             self._release(receiver)
         receiver.response_started(head, piece, payload, done)
 
@@ -331,7 +320,19 @@ class UpstreamConnection(asyncio.Protocol):
             elif piece:
                 receiver.response_body(piece, payload, False)
 
+    def _end_with_trailers(self, receiver: Receiver) -> None:
+        """Whoever wants no framing is told them apart."""
+        if self._receiver is receiver and self._chunked is not None:
+            trailers = self._chunked.trailers
+            self._release(receiver)
+            receiver.response_trailers(trailers)
+
     def _complete(self, receiver: Receiver, data: bytes, payload: int) -> None:
+        if receiver.dechunk and self._chunked is not None and self._chunked.trailers:
+            if data:
+                receiver.response_body(data, payload, False)
+            self._end_with_trailers(receiver)
+            return
         self._release(receiver)
         receiver.response_body(data, payload, True)
 

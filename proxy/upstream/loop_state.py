@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from proxy.http2.session import Flusher
 from proxy.overload.actions import OverloadActions
 from proxy.runtime.hub import Hub
 from proxy.runtime.runtime import HttpRuntime
@@ -48,6 +49,7 @@ class LoopState:
         "date",
         "draining",
         "exchanges",
+        "flusher",
         "handshakes",
         "hub",
         "inspecting",
@@ -70,6 +72,7 @@ class LoopState:
         self.slots = Slots(loop.time)
         self.connections: set[Registered] = set()
         self.exchanges: set[Swept] = set()
+        self.flusher = Flusher(loop.call_soon)
         self.pipes = Pipes(hub.current.stats.splice)
         self.inspecting: set[Swept] = set()
         self.now = loop.time()

@@ -14,23 +14,28 @@ from proxy.cluster.cluster import Cluster
 from proxy.cluster.host import Host
 from proxy.upstream.connect import ConnectError, ConnectFailure, connect
 from proxy.upstream.connection import UpstreamConnection
+from proxy.upstream.http2 import Http2Connection
 from proxy.upstream.loop_state import LoopState
+
+PooledConnection = UpstreamConnection | Http2Connection
 
 
 class Waiter(Protocol):
     """A request that waits for a connection. Exactly one of the two is called, unless it was cancelled."""
 
-    def connected(self, connection: UpstreamConnection, /) -> None: ...
+    def connected(self, connection: PooledConnection, /) -> None: ...
     def connect_failed(self, reason: ConnectFailure, message: str, /) -> None: ...
 
 
-def wants_connection(*, waiting: int, connecting: int, open_connections: int, room: bool) -> bool:
-    """Whether to open one more connection to a host.
+def wants_connection(
+    *, waiting: int, connecting: int, open_connections: int, room: bool, streams: int = 1
+) -> bool:
+    """Whether to open one more connection to a host. ``streams``: requests that one will take at a time.
 
-    One connection per waiting request, while the cluster has room; a host without any connection gets one even so,
-    or its requests would wait for ever (Envoy's rule).
+    As many connections as the waiting requests need, while the cluster has room; a host without any connection gets
+    one even so, or its requests would wait for ever (Envoy's rule).
     """
-    if waiting <= connecting:
+    if waiting <= connecting * streams:
         return False
     return room or (open_connections == 0 and connecting == 0)
 
@@ -54,7 +59,7 @@ class Pool:
     def __init__(self, state: LoopState) -> None:
         self._state = state
         self._queues: dict[Host, _Queue] = {}
-        self._connections: set[UpstreamConnection] = set()
+        self._connections: set[PooledConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._dedicated: dict[Waiter, asyncio.Task[None]] = {}
 
@@ -104,7 +109,7 @@ class Pool:
                 self._state,
                 cluster,
                 host,
-                lambda: UpstreamConnection(self, cluster, host),
+                lambda alpn: UpstreamConnection(self, cluster, host),
             )
         except ConnectError as error:
             failure = error
@@ -135,8 +140,8 @@ class Pool:
             queue.cluster.stats.upstream_rq_cancelled += 1
             self._forget_if_empty(host, queue)
 
-    def release(self, connection: UpstreamConnection) -> None:
-        """Take a connection back whose response was complete."""
+    def release(self, connection: PooledConnection) -> None:
+        """Take a connection back that can carry another request."""
         host = connection.host
         limit = connection.cluster.config.max_requests_per_connection
         if limit and connection.requests >= limit:
@@ -145,19 +150,21 @@ class Pool:
             connection.close()
             return
         queue = self._queues.get(host)
-        if queue is not None and queue.waiting:
+        while queue is not None and queue.waiting:
             waiter = queue.waiting.popleft()
             self._left(queue)
             self._forget_if_empty(host, queue)
             waiter.connected(connection)
-            return
+            if isinstance(connection, UpstreamConnection) or not connection.has_room:
+                return
         if host.removed:
-            connection.close()
+            connection.retire()
             return
         connection.idle_since = self._state.now
-        host.idle.append(connection)
+        if connection not in host.idle:
+            host.idle.append(connection)
 
-    def closed(self, connection: UpstreamConnection) -> None:
+    def closed(self, connection: PooledConnection) -> None:
         """A connection ended, by either side."""
         self._connections.discard(connection)
         host = connection.host
@@ -175,6 +182,8 @@ class Pool:
     def sweep(self, now: float) -> None:
         """Close connections that were idle too long, or whose host is gone."""
         for connection in list(self._connections):
+            if isinstance(connection, Http2Connection) and not connection.sweep(now):
+                continue
             if connection.busy:
                 continue
             timeout = connection.cluster.config.idle_timeout
@@ -193,11 +202,17 @@ class Pool:
 
     def _open_more(self, host: Host, queue: _Queue) -> None:
         cluster = queue.cluster
+        config = cluster.config
+        # Which version the server will choose is not known before it has.
+        streams = (
+            (host.max_streams or config.http2.max_concurrent_streams) if config.protocol == "HTTP2" else 1
+        )
         while wants_connection(
             waiting=len(queue.waiting),
             connecting=queue.connecting,
             open_connections=host.cx_active - queue.connecting,
             room=True,
+            streams=streams,
         ):
             if not cluster.breaker.try_connection():
                 if not wants_connection(
@@ -216,17 +231,16 @@ class Pool:
 
     async def _connect(self, host: Host, queue: _Queue) -> None:
         cluster = queue.cluster
-        connection: UpstreamConnection | None = None
+        connection: PooledConnection | None = None
         failure = ConnectError("local_connection_failure", "the proxy is stopping")
         cluster.stats.upstream_cx_total += 1
-        cluster.stats.upstream_cx_http1_total += 1
         cluster.stats.upstream_cx_active += 1
         try:
             connection = await connect(
                 self._state,
                 cluster,
                 host,
-                lambda: UpstreamConnection(self, cluster, host),
+                lambda alpn: self._make(cluster, host, alpn),
                 host.ends,
             )
         except ConnectError as error:
@@ -254,6 +268,15 @@ class Pool:
             connection.pooled = True
             self.release(connection)
         self._forget_if_empty(host, queue)
+
+    def _make(self, cluster: Cluster, host: Host, alpn: str) -> PooledConnection:
+        """A connection of the version that configuration or the server chose."""
+        protocol = cluster.config.protocol
+        if protocol == "HTTP2" or (protocol == "AUTO" and alpn == "h2"):
+            cluster.stats.upstream_cx_http2_total += 1
+            return Http2Connection(self, self._state, cluster, host)
+        cluster.stats.upstream_cx_http1_total += 1
+        return UpstreamConnection(self, cluster, host)
 
     def _try_again(self, cluster: Cluster, host: Host) -> None:
         # The configuration may have changed meanwhile; the host went over to the cluster's successor.

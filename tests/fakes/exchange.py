@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from proxy.model.connection import ConnectionInfo
@@ -44,6 +45,7 @@ class FakeExchange:
     def __init__(self, head: FakeHead | None = None, **more: Any) -> None:
         self.head = head
         self.response: FakeHead | None = None
+        self.trailers: Sequence[tuple[bytes, bytes]] | None = None
         self.connection = ConnectionInfo(("192.0.2.7", 40000), ("10.1.0.5", 8080), connection_id=7)
         self.remote = self.connection.remote
         self.local_body = b""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-with atheris.instrument_imports(include=["proxy.http1"]):
+with atheris.instrument_imports(include=["proxy.http1", "proxy.http2", "h2", "hpack", "hyperframe"]):
     from tests.fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).with_name("corpus")

@@ -1,4 +1,4 @@
-"""What must hold for any bytes, for the parsers of heads and chunked bodies.
+"""What must hold for any bytes, for the parsers of heads and chunked bodies (``http2`` is beside this).
 
 - Nothing is raised but ``ProtocolError``.
 - The Cython scanner and its Python twin read the same, or both refuse.
@@ -17,6 +17,7 @@ from proxy.http1 import head as accelerated
 from proxy.http1 import pure
 from proxy.http1.chunked import ChunkedBody
 from proxy.http1.errors import ProtocolError
+from tests.fuzz.http2 import http2
 
 MAX_HEAD: Final = 4096
 MAX_FIELDS: Final = 20
@@ -55,6 +56,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "request": request,
     "response": response,
     "chunked": chunked,
+    "http2": http2,
 }
 
 

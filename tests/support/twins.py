@@ -27,6 +27,7 @@ from typing import Any
 import uvloop
 
 from proxy.accept.worker import Worker
+from proxy.admin.clusters import clusters_json
 from proxy.bootstrap import parse
 from proxy.runtime.compile import CompileEnv
 from proxy.runtime.hub import Hub
@@ -297,9 +298,17 @@ class RecordingBackend:
 
 
 class Side:
-    """One of the two: where its listeners are, its backend, its logs."""
+    """One of the two: where its listeners are, its backend, its logs, what it says at ``/clusters?format=json``."""
 
-    def __init__(self, name: str, directory: Path, backend: RecordingBackend, ports: dict[str, int]) -> None:
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        backend: RecordingBackend,
+        ports: dict[str, int],
+        clusters: Callable[[], Any],
+    ) -> None:
+        self.clusters = clusters
         self.name = name
         self.directory = directory
         self.backend = backend
@@ -511,6 +520,20 @@ def requests(data: bytes) -> list[Any]:
     return found
 
 
+def host_counts(clusters: Any) -> dict[str, dict[str, int]]:
+    """By the cluster's name, what is counted of its one host."""
+    return {
+        item["name"]: {one["name"]: int(one.get("value", 0)) for one in item["host_statuses"][0]["stats"]}
+        for item in clusters["cluster_statuses"]
+        if item.get("host_statuses")
+    }
+
+
+def _json(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return json.load(answer)
+
+
 def _fill(document: Any, backend: int, directory: Path) -> Any:
     text = json.dumps(document).replace('"BACKEND"', str(backend)).replace("LOG/", f"{directory}/")
     return json.loads(text)
@@ -543,13 +566,12 @@ def envoy(document: dict[str, Any], directory: Path, scripts: dict[bytes, Script
             assert process.poll() is None, output.read_text()
             assert time.monotonic() < deadline, output.read_text()
             if admin.exists() and (where := admin.read_text()):
-                with urllib.request.urlopen(f"http://{where}/listeners?format=json", timeout=5) as answer:
-                    statuses = json.load(answer).get("listener_statuses", [])
+                statuses = _json(f"http://{where}/listeners?format=json").get("listener_statuses", [])
                 ports = {s["name"]: s["local_address"]["socket_address"]["port_value"] for s in statuses}
                 if set(ports) == wanted:
                     break
             time.sleep(0.05)  # polls another process
-        yield Side("envoy", logs, backend, ports)
+        yield Side("envoy", logs, backend, ports, lambda: _json(f"http://{where}/clusters?format=json"))
     finally:
         process.terminate()
         process.wait(10)
@@ -572,7 +594,7 @@ def tulle(document: dict[str, Any], directory: Path, scripts: dict[bytes, Script
     asyncio.run_coroutine_threadsafe(worker.start(), loop).result(WAIT)
     try:
         ports = {name: found[0][1] for name, found in worker.addresses().items()}
-        yield Side("tulle", logs, backend, ports)
+        yield Side("tulle", logs, backend, ports, lambda: clusters_json(hub.current.clusters.values(), {}))
     finally:
         asyncio.run_coroutine_threadsafe(worker.stop(), loop).result(WAIT)
         loop.call_soon_threadsafe(loop.stop)

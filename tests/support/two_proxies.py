@@ -172,7 +172,13 @@ class Proxy:
 @contextmanager
 def envoy(directory: Path, options: Mapping[str, Options], backends: list[int]) -> Iterator[Proxy]:
     log = directory / "envoy.access"
-    text = document(options, backends, log)
+    with envoy_of(directory, document(options, backends, log), log) as proxy:
+        yield proxy
+
+
+@contextmanager
+def envoy_of(directory: Path, text: Mapping[str, Any], log: Path) -> Iterator[Proxy]:
+    """A real Envoy with the bootstrap ``text``, whose access log is ``log``."""
     (directory / "envoy.json").write_text(json.dumps(text))
     admin = directory / "envoy.admin"
     command = [
@@ -189,7 +195,14 @@ def envoy(directory: Path, options: Mapping[str, Options], backends: list[int]) 
 @contextmanager
 def tulle(directory: Path, options: Mapping[str, Options], backends: list[int]) -> Iterator[Proxy]:
     log = directory / "tulle.access"
-    (directory / "tulle.json").write_text(json.dumps(document(options, backends, log)))
+    with tulle_of(directory, document(options, backends, log), log) as proxy:
+        yield proxy
+
+
+@contextmanager
+def tulle_of(directory: Path, text: Mapping[str, Any], log: Path) -> Iterator[Proxy]:
+    """Tulle's data path with the same."""
+    (directory / "tulle.json").write_text(json.dumps(text))
     command = [sys.executable, "-m", "tests.support.static_sidecar", str(directory / "tulle.json")]
     with _running(command, directory / "tulle.log", asked=True) as process:
         to, back = process.stdin, process.stdout

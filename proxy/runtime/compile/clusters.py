@@ -58,10 +58,6 @@ def _check(config: ClusterConfig, field: str) -> None:
         raise ConfigError(
             f"{field}.lb_policy", "CLUSTER_PROVIDED goes with type ORIGINAL_DST, and only with it"
         )
-    if config.http2:
-        raise ConfigError(
-            f"{field}.typed_extension_protocol_options", "HTTP/2 to upstream is not supported yet"
-        )
     if config.type == "DNS_SRV" and config.dns_srv is None:
         raise ConfigError(f"{field}.cluster_type.typed_config", "srv_name is missing")
     if config.choice_count < 2:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from proxy.filters.client_cert import forwarded_client_cert
 from proxy.filters.rbac import http_rbac
-from proxy.model.config import ConfigError
 from proxy.model.listener import HttpConnectionManager
 from proxy.model.reply import Reply
 from proxy.observe.access_log import compile_access_log
@@ -27,8 +26,6 @@ def compile_http(
     buffer_limit: int,
 ) -> HttpRuntime:
     """The runtime of a connection manager. Raises ``ConfigError`` under ``field``."""
-    if config.codec_type == "HTTP2":
-        raise ConfigError(f"{field}.codec_type", "HTTP2 is not supported yet; use AUTO or HTTP1")
     upgrades = frozenset(name.lower().encode() for name in config.upgrade_types)
     table = (
         tables.by_name(config.route) if isinstance(config.route, str) else tables.inline(config.route, field)
@@ -47,6 +44,7 @@ def compile_http(
             for n, rbac in enumerate(config.rbac)
         ),
         stats=stats.http_stats(config.stat_prefix),
+        http2_stats=stats.http2,
         access_logs=tuple(
             compile_access_log(log, env.log_files.open, f"{field}.access_log[{n}]", env.hostname)
             for n, log in enumerate(config.access_log)

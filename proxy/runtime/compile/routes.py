@@ -173,6 +173,7 @@ class RouteCompiler:
             rewrite = compile_prefix_rewrite(
                 route.match.path, action.prefix_rewrite, f"{path}.prefix_rewrite"
             )
+        duration = action.stream_duration
         host_rewrite = None
         if action.host_rewrite_literal:
             host_rewrite = clean(action.host_rewrite_literal, f"{path}.host_rewrite_literal")
@@ -182,7 +183,7 @@ class RouteCompiler:
             self._stats.route_stats(virtual_host, route.name),
             choose=compile_choice(targets, self._env.random, where),
             # As in Envoy: who limits the stream as a whole means that and no other timeout.
-            timeout=action.timeout if action.max_stream_duration is None else 0.0,
+            timeout=action.timeout if duration is None else 0.0,
             idle_timeout=action.idle_timeout,
             retry=action.retry_policy,
             buffers=route.buffers,
@@ -191,7 +192,10 @@ class RouteCompiler:
             response_edits=self._edits(levels, "response"),
             upgrades={kind.encode(): on for kind, on in action.upgrades} or None,
             terminates_connect=action.terminates_connect,
-            max_stream_duration=action.max_stream_duration,
+            max_stream_duration=None if duration is None else duration.max_stream_duration,
+            stream_duration=duration,
+            max_grpc_timeout=action.max_grpc_timeout if duration is None else None,
+            grpc_timeout_offset=action.grpc_timeout_offset,
             append_x_forwarded_host=action.append_x_forwarded_host,
             counts_attempts=host.include_request_attempt_count,
         )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from envoy.extensions.network.dns_resolver.cares.v3 import cares_dns_resolver_pb2
-from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
 from proxy.model.address import BindConfig, SocketAddress
 from proxy.model.cluster import (
@@ -16,13 +15,11 @@ from proxy.model.cluster import (
     LoadAssignment,
     TransportSocketMatch,
 )
-from proxy.model.config import ConfigError
 from proxy.model.tls import UpstreamTls
 from proxy.xds.decode import address, tls
 from proxy.xds.decode.dns_srv import dns_srv
 from proxy.xds.decode.endpoint import labels, load_assignment
 from proxy.xds.decode.fields import (
-    UNSUPPORTED,
     check,
     duration,
     enum,
@@ -32,6 +29,7 @@ from proxy.xds.decode.fields import (
     unpack,
     wrapped,
 )
+from proxy.xds.decode.protocol_options import OLD_FIELDS, ProtocolOptions, protocol_options
 from proxy.xds.decode.upstream_proxy_protocol import transport_socket
 
 _CLUSTER = known(
@@ -47,6 +45,7 @@ _CLUSTER = known(
     "circuit_breakers",
     "max_requests_per_connection",
     "typed_extension_protocol_options",
+    *OLD_FIELDS,
     "dns_refresh_rate",
     "respect_dns_ttl",
     "dns_lookup_family",
@@ -64,11 +63,6 @@ _CLUSTER = known(
 _EDS = known("eds_config", "service_name")
 _BREAKERS = known("thresholds")
 _THRESHOLDS = known("priority", "max_connections", "max_pending_requests", "max_requests", "max_retries")
-_PROTOCOL_OPTIONS = known("common_http_protocol_options", "explicit_http_config")
-_COMMON_PROTOCOL = known(
-    "idle_timeout", "max_requests_per_connection", "max_response_headers_kb", "max_headers_count"
-)
-_EXPLICIT = known("http_protocol_options", "http2_protocol_options")
 _COMMON_LB = known("healthy_panic_threshold")
 _PERCENT = known("value")
 _LEAST_REQUEST = known("choice_count")
@@ -78,7 +72,6 @@ _CARES = known("resolvers")
 _ORIGINAL_DST = known("upstream_port_override")
 _EMPTY = known()
 
-_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TYPES: dict[str, DiscoveryType] = {
     "STATIC": "STATIC",
     "STRICT_DNS": "STRICT_DNS",
@@ -113,7 +106,7 @@ def cluster(message: Any) -> Cluster:
     forbid(timeout <= 0, f"{path}.connect_timeout", "must be above 0")
     refresh = duration(message, path, "dns_refresh_rate", 5.0)
     forbid(refresh <= 0.001, f"{path}.dns_refresh_rate", "must be above 1 ms")
-    protocol = _protocol_options(message, path)
+    protocol = protocol_options(message, path)
     bind = BindConfig()
     if message.HasField("upstream_bind_config"):
         bind = address.bind_config(message.upstream_bind_config, f"{path}.upstream_bind_config")
@@ -126,6 +119,11 @@ def cluster(message: Any) -> Cluster:
         f"{path}.transport_socket_matches",
         "does not go with the PROXY protocol",
     )
+    matches = tuple(
+        _socket_match(item, f"{path}.transport_socket_matches[{index}]")
+        for index, item in enumerate(message.transport_socket_matches)
+    )
+    _check_negotiable(protocol, secured, matches)
     return Cluster(
         name=message.name,
         type=kind,
@@ -139,17 +137,17 @@ def cluster(message: Any) -> Cluster:
         dns_lookup_family=enum(message, path, "dns_lookup_family", _FAMILIES),  # type: ignore[arg-type]
         dns_resolvers=_resolvers(message, path),
         tls=secured,
-        transport_socket_matches=tuple(
-            _socket_match(item, f"{path}.transport_socket_matches[{index}]")
-            for index, item in enumerate(message.transport_socket_matches)
-        ),
+        transport_socket_matches=matches,
         bind_config=bind,
         circuit_breakers=_circuit_breakers(message, path),
         choice_count=_choice_count(message, path),
         idle_timeout=protocol.idle_timeout,
+        max_connection_duration=protocol.max_connection_duration,
         max_requests_per_connection=protocol.max_requests_per_connection,
         max_response_headers_kb=protocol.max_response_headers_kb,
+        max_http2_response_headers_kb=protocol.max_http2_response_headers_kb,
         max_headers_count=protocol.max_headers_count,
+        protocol=protocol.protocol,
         http2=protocol.http2,
         per_connection_buffer_limit_bytes=wrapped(message, "per_connection_buffer_limit_bytes", 1024 * 1024),
         alt_stat_name=message.alt_stat_name,
@@ -204,55 +202,13 @@ def _circuit_breakers(message: Any, path: str) -> CircuitBreakers:
     )
 
 
-class _Protocol(NamedTuple):
-    """``HttpProtocolOptions``. Idle timeout in seconds; requests per connection, 0 = any number."""
-
-    idle_timeout: float = 3600.0
-    max_requests_per_connection: int = 0
-    max_response_headers_kb: int = 80
-    max_headers_count: int = 100
-    http2: bool = False
-
-
-def _protocol_options(message: Any, path: str) -> _Protocol:
-    requests: int = wrapped(message, "max_requests_per_connection", 0)
-    path = f"{path}.typed_extension_protocol_options"
-    for key in message.typed_extension_protocol_options:
-        forbid(key != _HTTP_OPTIONS, f"{path}[{key}]", UNSUPPORTED)
-    if _HTTP_OPTIONS not in message.typed_extension_protocol_options:
-        return _Protocol(max_requests_per_connection=requests)
-    path = f"{path}[{_HTTP_OPTIONS}]"
-    options = unpack(
-        message.typed_extension_protocol_options[_HTTP_OPTIONS],
-        path,
-        (http_protocol_options_pb2.HttpProtocolOptions,),
-    )
-    check(options, path, _PROTOCOL_OPTIONS)
-    common = options.common_http_protocol_options
-    at = f"{path}.common_http_protocol_options"
-    check(common, at, _COMMON_PROTOCOL)
-    if options.WhichOneof("upstream_protocol_options") is None:
-        raise ConfigError(f"{path}.explicit_http_config", "is required")
-    explicit = options.explicit_http_config
-    check(explicit, f"{path}.explicit_http_config", _EXPLICIT)
-    kind = explicit.WhichOneof("protocol_config")
-    if kind is None:
-        raise ConfigError(
-            f"{path}.explicit_http_config", "set http_protocol_options or http2_protocol_options"
-        )
-    check(getattr(explicit, kind), f"{path}.explicit_http_config.{kind}", _EMPTY)
-    headers_kb = wrapped(common, "max_response_headers_kb", 80)
+def _check_negotiable(
+    protocol: ProtocolOptions, secured: UpstreamTls | None, matches: tuple[TransportSocketMatch, ...]
+) -> None:
+    """As Envoy: without TLS there is nothing that could agree on a protocol."""
+    plain = secured is None or any(match.tls is None for match in matches)
     forbid(
-        not 1 <= headers_kb <= 8192, f"{at}.max_response_headers_kb", f"{headers_kb} is not from 1 to 8192"
-    )
-    headers_count = wrapped(common, "max_headers_count", 100)
-    forbid(headers_count < 1, f"{at}.max_headers_count", "must be at least 1")
-    return _Protocol(
-        duration(common, at, "idle_timeout", 3600.0),
-        wrapped(common, "max_requests_per_connection", requests),
-        headers_kb,
-        headers_count,
-        kind == "http2_protocol_options",
+        protocol.protocol == "AUTO" and plain, protocol.path, "needs TLS on every connection, for its ALPN"
     )
 
 

@@ -36,9 +36,9 @@ def mutations(message: Any, path: str) -> HeaderMutations:
         return _NONE
     return HeaderMutations(
         added(request_add, f"{path}.request_headers_to_add"),
-        _removed(request_remove, f"{path}.request_headers_to_remove"),
+        removed(request_remove, f"{path}.request_headers_to_remove"),
         added(response_add, f"{path}.response_headers_to_add"),
-        _removed(response_remove, f"{path}.response_headers_to_remove"),
+        removed(response_remove, f"{path}.response_headers_to_remove"),
     )
 
 
@@ -66,7 +66,8 @@ def _option(message: Any, path: str) -> HeaderValueOption:
     return HeaderValueOption(message.header.key, value, action)
 
 
-def _removed(names: Any, path: str) -> tuple[str, ...]:
+def removed(names: Any, path: str) -> tuple[str, ...]:
+    """A list of names of headers to remove."""
     for index, name in enumerate(names):
         _check_name(name, f"{path}[{index}]")
     return tuple(names)

@@ -26,6 +26,7 @@ from proxy.xds.decode.fields import (
     unpack,
     wrapped,
 )
+from proxy.xds.decode.http2 import http2_options
 from proxy.xds.decode.local_reply import local_reply
 from proxy.xds.decode.route import route_configuration
 from proxy.xds.decode.tls import require_ads
@@ -38,6 +39,7 @@ _MANAGER = known(
     "http_filters",
     "common_http_protocol_options",
     "http_protocol_options",
+    "http2_protocol_options",
     "server_name",
     "server_header_transformation",
     "max_request_headers_kb",
@@ -120,7 +122,9 @@ _SLASHES: dict[str, SlashesAction] = {
 def http_connection_manager(message: Any, path: str) -> HttpConnectionManager:
     """An ``HttpConnectionManager``; absent options get Envoy's defaults."""
     check(message, path, _MANAGER)
-    only(message, path, "stream_error_on_invalid_http_message", False)
+    codec = enum(message, path, "codec_type", _CODECS)
+    if codec != "HTTP2":
+        only(message, path, "stream_error_on_invalid_http_message", False)
     filters, suppress = _filters(message.http_filters, f"{path}.http_filters")
     common = message.common_http_protocol_options
     at = f"{path}.common_http_protocol_options"
@@ -145,7 +149,12 @@ def http_connection_manager(message: Any, path: str) -> HttpConnectionManager:
     return HttpConnectionManager(
         stat_prefix=required(message.stat_prefix, f"{path}.stat_prefix"),
         route=_route(message, path),
-        codec_type=enum(message, path, "codec_type", _CODECS),
+        codec_type=codec,
+        http2=http2_options(
+            message.http2_protocol_options,
+            f"{path}.http2_protocol_options",
+            wrapped(message, "stream_error_on_invalid_http_message", None),
+        ),
         rbac=filters,
         access_log=access_logs(message.access_log, f"{path}.access_log"),
         generate_request_id=wrapped(message, "generate_request_id", True),

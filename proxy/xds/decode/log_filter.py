@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from proxy.grpc.status import MAXIMUM_KNOWN
 from proxy.model.config import ConfigError
 from proxy.model.log_filter import (
     AndFilter,
     Comparison,
     DurationFilter,
+    GrpcStatusFilter,
     HeaderFilter,
     LogFilter,
     OrFilter,
@@ -24,6 +26,7 @@ _FILTER = known(
     "duration_filter",
     "header_filter",
     "response_flag_filter",
+    "grpc_status_filter",
     "and_filter",
     "or_filter",
 )
@@ -34,6 +37,7 @@ _VALUE = known(
 )
 _HEADER = known("header")
 _FLAGS = known("flags")
+_GRPC = known("statuses", "exclude")
 _FILTERS = known("filters")
 _OPERATORS: dict[str, Comparison] = {"EQ": "EQ", "GE": "GE", "LE": "LE", "NE": "NE"}
 
@@ -58,6 +62,11 @@ def log_filter(message: Any, path: str) -> LogFilter:
         for n, flag in enumerate(value.flags):
             forbid(flag not in FLAGS, f"{at}.flags[{n}]", f"{flag!r} {UNSUPPORTED}")
         return ResponseFlagFilter(tuple(value.flags))
+    if kind == "grpc_status_filter":
+        check(value, at, _GRPC)
+        for n, status in enumerate(value.statuses):
+            forbid(not 0 <= status <= MAXIMUM_KNOWN, f"{at}.statuses[{n}]", f"{status} is no gRPC status")
+        return GrpcStatusFilter(frozenset(value.statuses), value.exclude)
     check(value, at, _FILTERS)
     forbid(len(value.filters) < 2, f"{at}.filters", "needs at least two")
     inner = tuple(log_filter(item, f"{at}.filters[{n}]") for n, item in enumerate(value.filters))

@@ -68,6 +68,7 @@ _MATCH = known(
     "case_sensitive",
     "headers",
     "query_parameters",
+    "grpc",
 )
 _REDIRECT = known(
     "https_redirect",
@@ -185,6 +186,7 @@ def _route(
 
 def _match(message: Any, path: str) -> RouteMatch:
     check(message, path, _MATCH)
+    check(message.grpc, f"{path}.grpc", _EMPTY)
     case_sensitive = wrapped(message, "case_sensitive", True)
     kind = message.WhichOneof("path_specifier")
     if kind is None:
@@ -210,6 +212,7 @@ def _match(message: Any, path: str) -> RouteMatch:
             matcher.query_parameter(item, f"{path}.query_parameters[{index}]")
             for index, item in enumerate(message.query_parameters)
         ),
+        message.HasField("grpc"),
     )
 
 

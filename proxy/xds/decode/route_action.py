@@ -7,7 +7,8 @@ from typing import Any
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 
 from proxy.model.config import ConfigError
-from proxy.model.route import RetryPolicy, RouteAction, WeightedCluster
+from proxy.model.route import RetryPolicy, RouteAction, StreamDuration, WeightedCluster
+from proxy.upstream.retry import GRPC_CONDITIONS, HTTP_CONDITIONS
 from proxy.xds.decode import headers
 from proxy.xds.decode.fields import (
     UNSUPPORTED,
@@ -34,6 +35,8 @@ _ACTION = known(
     "upgrade_configs",
     "max_stream_duration",
     "append_x_forwarded_host",
+    "max_grpc_timeout",
+    "grpc_timeout_offset",
 )
 _WEIGHTED = known("clusters", "total_weight")
 _SHARE = known("name", "weight", *headers.FIELDS)
@@ -51,27 +54,10 @@ _RETRY = known(
 _PREDICATE = known("typed_config", without_effect={"name": "is a label; the type URL decides"})
 _BACK_OFF = known("base_interval", "max_interval")
 _EMPTY = known()
-_DURATION = known("max_stream_duration")
+_DURATION = known("max_stream_duration", "grpc_timeout_header_max", "grpc_timeout_header_offset")
 _UPGRADE = known("upgrade_type", "enabled", "connect_config")
 
 _NOT_FOUND_CODES = {"SERVICE_UNAVAILABLE": 503, "NOT_FOUND": 404, "INTERNAL_SERVER_ERROR": 500}
-RETRY_CONDITIONS = frozenset(
-    (
-        "5xx",
-        "gateway-error",
-        "reset",
-        "reset-before-request",
-        "connect-failure",
-        "retriable-4xx",
-        "refused-stream",
-        "retriable-status-codes",
-        "cancelled",
-        "deadline-exceeded",
-        "internal",
-        "resource-exhausted",
-        "unavailable",
-    )
-)
 
 
 def route_action(message: Any, path: str, inherited: RetryPolicy | None) -> RouteAction:
@@ -104,15 +90,23 @@ def route_action(message: Any, path: str, inherited: RetryPolicy | None) -> Rout
         duration(message, path, "idle_timeout", None),
         policy,
         *_upgrades(message.upgrade_configs, f"{path}.upgrade_configs"),
-        _max_stream_duration(message, path),
+        _stream_duration(message, path),
         message.append_x_forwarded_host,
+        duration(message, path, "max_grpc_timeout", None),
+        duration(message, path, "grpc_timeout_offset", 0.0),
     )
 
 
-def _max_stream_duration(message: Any, path: str) -> float | None:
-    at = f"{path}.max_stream_duration"
-    check(message.max_stream_duration, at, _DURATION)
-    return duration(message.max_stream_duration, at, "max_stream_duration", None)
+def _stream_duration(message: Any, path: str) -> StreamDuration | None:
+    if not message.HasField("max_stream_duration"):
+        return None
+    found, at = message.max_stream_duration, f"{path}.max_stream_duration"
+    check(found, at, _DURATION)
+    return StreamDuration(
+        duration(found, at, "max_stream_duration", None),
+        duration(found, at, "grpc_timeout_header_max", None),
+        duration(found, at, "grpc_timeout_header_offset", 0.0),
+    )
 
 
 def _upgrades(messages: Any, path: str) -> tuple[tuple[tuple[str, bool], ...], bool]:
@@ -162,7 +156,11 @@ def retry_policy(message: Any, path: str) -> RetryPolicy:
     check(message, path, _RETRY)
     conditions = tuple(part for part in (item.strip() for item in message.retry_on.split(",")) if part)
     for condition in conditions:
-        forbid(condition not in RETRY_CONDITIONS, f"{path}.retry_on", f"{condition!r} {UNSUPPORTED}")
+        forbid(
+            condition not in HTTP_CONDITIONS | GRPC_CONDITIONS,
+            f"{path}.retry_on",
+            f"{condition!r} {UNSUPPORTED}",
+        )
     for index, item in enumerate(message.retry_host_predicate):
         at = f"{path}.retry_host_predicate[{index}]"
         check(item, at, _PREDICATE)

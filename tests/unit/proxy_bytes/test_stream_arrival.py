@@ -56,6 +56,15 @@ POLICY = RetryPolicy(("5xx",), num_retries=3, per_try_timeout=2.0)
             15.0,
             RetryPolicy(("retriable-status-codes",), retriable_status_codes=(404, 409)),
         ),
+        (ROUTE, b"x-envoy-retry-grpc-on: unavailable\r\n", 15.0, RetryPolicy(("unavailable",))),
+        (
+            ROUTE,
+            b"x-envoy-retry-on: 5xx,nonsense\r\nx-envoy-retry-grpc-on: internal , cancelled\r\n",
+            15.0,
+            RetryPolicy(("5xx", "internal", "cancelled")),
+        ),
+        # Each field has conditions of its own, and what is none of them is ignored.
+        (ROUTE, b"x-envoy-retry-on: unavailable\r\nx-envoy-retry-grpc-on: 5xx\r\n", 15.0, None),
     ],
 )
 def test_internal_requests_ask(

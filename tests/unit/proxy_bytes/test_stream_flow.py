@@ -347,7 +347,7 @@ def test_what_may_be_kept_of_a_request(buffers: RequestBuffers, listener_limit: 
     assert buffers.limit(listener_limit) == limit
 
 
-@pytest.mark.parametrize("size", [199_000, 200_000])
+@pytest.mark.parametrize("size", [200_000, 200_001])
 def test_a_request_is_kept_as_far_as_the_listener_allows(stage: Callable[..., Stage], size: int) -> None:
     policy = RetryPolicy(("reset",), num_retries=1, base_interval=0.0)
     it = stage(forward("/", "up", retry_policy=policy))
@@ -361,7 +361,7 @@ def test_a_request_is_kept_as_far_as_the_listener_allows(stage: Callable[..., St
     sent = bytes(other.written)
     second.connection_lost(None)
     it.state.loop.run_until_complete(asyncio.sleep(0.01))
-    again = size == 199_000
+    again = size == 200_000
     assert it.cluster.stats.upstream_rq_retry == again
     assert it.cluster.stats.retry_or_shadow_abandoned == (not again)
     assert bytes(it.upstream.written) == (sent if again else b"")

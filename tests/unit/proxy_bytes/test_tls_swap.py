@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from proxy.model.config import Config, ConfigError
 from proxy.model.tls import (
+    ALPN_OFFERS,
     CommonTls,
     DataSource,
     DownstreamTls,
@@ -180,3 +182,62 @@ def test_no_session_outlives_a_change_of_bundle_or_rules(mesh: Mesh) -> None:
     hub.apply(secured(stricter, mine, roots(mesh), version="4"))
     anew = shake(store.server(stricter), client, session=again.session)
     assert anew.agreed and not anew.server.session_reused
+
+
+def offering(
+    mesh: Mesh, *, configured: tuple[str, ...] = ()
+) -> tuple[Hub, SecretStore, UpstreamTls, list[Any]]:
+    """A cluster whose settings name ``configured``, and what a configuration of it is made of."""
+    hub, store = joined()
+    up = UpstreamTls(replace(TLS.common, alpn_protocols=configured))
+    parts = [
+        listener(
+            chain(
+                http(direct("/", 200)),
+                tls=replace(TLS, common=replace(TLS.common, alpn_protocols=("h2", "http/1.1"))),
+            )
+        ),
+        cluster("c", 1, tls=up),
+    ]
+    secrets = {"cert": certificate(mesh.pem("one")), "roots": roots(mesh)}
+    hub.apply(replace(config(*parts), secrets=secrets))
+    return hub, store, up, parts
+
+
+@pytest.mark.parametrize(
+    ("configured", "offer", "agreed"),
+    [
+        ((), (), None),
+        ((), ALPN_OFFERS["HTTP1"], "http/1.1"),
+        ((), ALPN_OFFERS["HTTP2"], "h2"),
+        ((), ALPN_OFFERS["AUTO"], "h2"),
+        (("http/1.1",), ALPN_OFFERS["AUTO"], "http/1.1"),
+        (("h2",), ALPN_OFFERS["HTTP1"], "h2"),
+        (("h2",), (), "h2"),
+    ],
+)
+def test_what_is_configured_is_offered_and_else_what_the_protocol_needs(
+    mesh: Mesh, configured: tuple[str, ...], offer: tuple[str, ...], agreed: str | None
+) -> None:
+    _, store, up, parts = offering(mesh, configured=configured)
+    server = store.server(parts[0].filter_chains[0].tls)
+    shaken = shake(server, store.client(up, offer))
+    assert shaken.agreed
+    assert shaken.server.selected_alpn_protocol() == shaken.client.selected_alpn_protocol() == agreed
+
+
+def test_contexts_for_an_offer_live_as_long_as_their_cluster(mesh: Mesh) -> None:
+    hub, store, up, parts = offering(mesh)
+    secrets = dict(hub.current.config.secrets)
+    first = store.client(up, ALPN_OFFERS["HTTP2"])
+    assert store.client(up, ALPN_OFFERS["HTTP2"]) is first is not store.client(up)
+    hub.apply(replace(config(*parts, cluster("d", 1), version="2"), secrets=secrets))
+    assert store.client(up, ALPN_OFFERS["HTTP2"]) is first
+    # Other roots: other contexts, for every offer.
+    secrets["roots"] = roots(Mesh())
+    hub.apply(replace(config(*parts, version="3"), secrets=secrets))
+    second = store.client(up, ALPN_OFFERS["HTTP2"])
+    assert second is not first
+    # Without the cluster nothing is kept.
+    hub.apply(replace(config(parts[0], version="4"), secrets=secrets))
+    assert store.client(up, ALPN_OFFERS["HTTP2"]) is not second

@@ -40,6 +40,8 @@ def _gathered() -> tuple[StatStore, list[Counted]]:
     cluster.upstream_rq_total = 9
     cluster.rq_codes[503] = 2
     cluster.rq_codes[999] = 1
+    store.http2.rx_reset = 10
+    cluster.http2_stats().streams_active = 11
     return store, [Counted('o|80||x"', cluster)]
 
 
@@ -58,6 +60,8 @@ def _gathered() -> tuple[StatStore, list[Counted]]:
         'cluster.o|80||x".upstream_rq_503: 2',
         'cluster.o|80||x".upstream_rq_time: No recorded values',
         "access_log_file.write_dropped: 0",
+        "http2.rx_reset: 10",
+        'cluster.o|80||x".http2.streams_active: 11',
     ],
 )
 def test_stats_text(line: str) -> None:
@@ -109,6 +113,11 @@ def test_a_filter_that_is_no_pattern(pattern: str) -> None:
         'envoy_cluster_upstream_rq_total{envoy_cluster_name="o|80||x\\""} 9',
         'envoy_cluster_upstream_rq{envoy_response_code="503",envoy_cluster_name="o|80||x\\""} 2',
         "# TYPE envoy_cluster_membership_total gauge",
+        "envoy_http2_rx_reset{} 10",
+        "# TYPE envoy_http2_pending_send_bytes gauge",
+        "# TYPE envoy_http2_outbound_frames_active gauge",
+        "# TYPE envoy_cluster_http2_streams_active gauge",
+        'envoy_cluster_http2_streams_active{envoy_cluster_name="o|80||x\\""} 11',
     ],
 )
 def test_prometheus_text(line: str) -> None:
@@ -126,6 +135,14 @@ def test_every_family_has_one_type_and_no_series_twice() -> None:
     assert len(types) == len(set(types))
     assert len(series) == len(set(series))
     assert "999" not in text
+
+
+def test_a_cluster_has_http2_statistics_from_its_first_connection_on() -> None:
+    cluster = Counted("c")
+    assert "cluster.c.http2." not in stats_text(StatStore(), [cluster])
+    kept = cluster.stats.http2_stats()
+    assert cluster.stats.http2_stats() is kept
+    assert "cluster.c.http2.goaway_sent: 0\n" in stats_text(StatStore(), [cluster])
 
 
 @given(st.integers(0, 2**70))

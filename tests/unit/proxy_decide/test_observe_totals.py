@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from proxy.cluster.cluster import Cluster
 from proxy.cluster.host import Host
 from proxy.model.cluster import Cluster as ClusterConfig
-from proxy.model.stats import ClusterStats, Histogram, HttpStats
+from proxy.model.stats import ClusterStats, Histogram, Http2Stats, HttpStats
 from proxy.observe import metrics
 from proxy.observe.store import StatStore
 from proxy.observe.totals import Report, add, counted, report
@@ -103,7 +103,22 @@ def test_hosts_are_summed_and_one_that_somebody_cannot_reach_is_unhealthy() -> N
     assert (host.rq_total, host.healthy) == (9, False)
 
 
-@pytest.mark.parametrize("cls", [HttpStats, ClusterStats])
+def test_http2_statistics_are_summed_within_those_of_a_cluster() -> None:
+    def seen(resets: int, streams: int) -> Report:
+        made = cluster("c")
+        http2 = made.stats.http2_stats()
+        http2.rx_reset, http2.streams_active = resets, streams
+        return report(StatStore(), [made])
+
+    unused = report(StatStore(), [cluster("c", upstream_rq_total=1)])
+    both = total(seen(2, 1), unused, seen(3, 4), ended=(seen(5, 6),)).clusters["c"].http2
+    assert both is not None
+    assert (both.rx_reset, both.streams_active) == (10, 5)
+    assert list(seen(1, 0).clusters) == ["c"]
+    assert list(seen(0, 0).clusters) == []
+
+
+@pytest.mark.parametrize("cls", [HttpStats, ClusterStats, Http2Stats])
 def test_no_field_is_forgotten(cls: type[Any]) -> None:
     """Whatever field is added to a class of statistics later is summed, too."""
     part = cls()
@@ -115,17 +130,23 @@ def test_no_field_is_forgotten(cls: type[Any]) -> None:
             setattr(part, attribute.name, [1] * len(value))
         elif isinstance(value, dict):
             value[200] = 1
-        else:
+        elif value is not None:
             assert isinstance(value, Histogram)
             value.record(1)
-    where = "http" if cls is HttpStats else "clusters"
+
     parts = []
     for _ in range(2):
         made = Report(StatStore())
-        (made.store.http if where == "http" else made.clusters)["x"] = part
+        if cls is Http2Stats:
+            made.store.http2 = part
+        else:
+            (made.store.http if cls is HttpStats else made.clusters)["x"] = part
         parts.append(made)
     both = total(*parts)
-    summed = (both.store.http if where == "http" else both.clusters)["x"]
+    if cls is Http2Stats:
+        summed: Any = both.store.http2
+    else:
+        summed = (both.store.http if cls is HttpStats else both.clusters)["x"]
     for attribute in fields(summed):
         value = getattr(summed, attribute.name)
         if isinstance(value, int):
@@ -139,7 +160,7 @@ def test_no_field_is_forgotten(cls: type[Any]) -> None:
             assert set(value) == {2}, attribute.name
         elif isinstance(value, dict):
             assert value == {200: 2}, attribute.name
-        else:
+        elif value is not None:
             assert value.count == 2, attribute.name
 
 

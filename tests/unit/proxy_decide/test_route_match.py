@@ -84,6 +84,41 @@ def test_query_parameters(target: str, exact_1: bool, present: bool) -> None:
     assert check(QueryParameterMatcher("x")) is present
 
 
+@pytest.mark.parametrize(
+    ("kinds", "grpc"),
+    [
+        (["application/grpc"], True),
+        (["application/grpc+proto"], True),
+        (["application/grpc+"], True),
+        (["application/grpc-web"], False),
+        (["application/grpc-web+proto"], False),
+        (["application/grpc;x=1"], False),
+        (["application/GRPC"], False),
+        (["text/plain"], False),
+        ([], False),
+        (["application/grpc", "application/grpc"], False),
+        (["application/grpc+a", "b"], True),
+    ],
+)
+def test_grpc(kinds: list[str], grpc: bool) -> None:
+    predicate = compile_request(RouteMatch(PathMatcher("prefix", "/"), grpc=True), "f")
+    assert predicate is not None
+    head = FakeHead("/", *(("content-type", kind) for kind in kinds))
+    assert predicate(head, b"/") is grpc
+    # CONNECT has no path, and gRPC calls have one.
+    assert predicate(head, b"") is False
+
+
+def test_grpc_is_one_condition_of_several() -> None:
+    matches = RouteMatch(PathMatcher("prefix", "/"), (HeaderMatcher("x"),), grpc=True)
+    predicate = compile_request(matches, "f")
+    assert predicate is not None
+    call = ("content-type", "application/grpc")
+    assert predicate(FakeHead("/", call, ("x", "1")), b"/")
+    assert not predicate(FakeHead("/", call), b"/")
+    assert not predicate(FakeHead("/", ("x", "1")), b"/")
+
+
 def _table(*matches: RouteMatch, cache_size: int = 1024, https_only: str | None = None) -> RouteTable[str]:
     rules = tuple(
         (compile_path(m.path, "f"), compile_request(m, "f"), f"r{n}") for n, m in enumerate(matches)

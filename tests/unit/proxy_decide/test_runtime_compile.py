@@ -14,6 +14,7 @@ from proxy.model.address import SocketAddress
 from proxy.model.cluster import Cluster, Endpoint, LoadAssignment, LocalityEndpoints
 from proxy.model.config import Config, ConfigError
 from proxy.model.connection import ConnectionInfo
+from proxy.model.http2 import HTTP2_DEFAULTS
 from proxy.model.listener import (
     FilterChain,
     FilterChainMatch,
@@ -35,6 +36,7 @@ from proxy.model.route import (
     RouteAction,
     RouteConfiguration,
     RouteMatch,
+    StreamDuration,
     VirtualHost,
     WeightedCluster,
 )
@@ -442,6 +444,38 @@ def _hcm_with(**options: Any) -> Config:
     return _with(listeners={"l": _listener(_hcm(**options))})
 
 
+@pytest.mark.parametrize(
+    ("options", "timeout", "longest", "deprecated"),
+    [
+        ({}, 15.0, None, (None, 0.0)),
+        ({"max_grpc_timeout": 0.0, "grpc_timeout_offset": 1.0}, 15.0, None, (0.0, 1.0)),
+        ({"stream_duration": StreamDuration()}, 0.0, None, (None, 0.0)),
+        ({"stream_duration": StreamDuration(0.0)}, 0.0, 0.0, (None, 0.0)),
+        ({"stream_duration": StreamDuration(2.0, 3.0, 0.5), "max_grpc_timeout": 9.0}, 0.0, 2.0, (None, 0.0)),
+    ],
+)
+def test_who_limits_streams_as_a_whole_has_no_other_timeout(
+    options: dict[str, Any],
+    timeout: float,
+    longest: float | None,
+    deprecated: tuple[float | None, float],
+) -> None:
+    table = _http(_hub().apply(_routed(_route("/", _to("c", **options))))).table
+    entry = table.match(FakeHead("/"), CONN, b"/")
+    assert entry is not None
+    assert (entry.timeout, entry.max_stream_duration) == (timeout, longest)
+    assert entry.stream_duration == options.get("stream_duration")
+    assert (entry.max_grpc_timeout, entry.grpc_timeout_offset) == deprecated
+
+
+@pytest.mark.parametrize("protocol", ["HTTP2", "AUTO", "DOWNSTREAM"])
+def test_every_protocol_compiles_on_both_sides(protocol: Any) -> None:
+    runtime = _hub().apply(_with(clusters={"c": _static("c", 1, protocol=protocol)}))
+    assert runtime.clusters["c"].config.protocol == protocol
+    http = _http(_hub().apply(_hcm_with(codec_type="HTTP2")))
+    assert http.config.http2 is HTTP2_DEFAULTS
+
+
 def _routed(*routes: Route) -> Config:
     return _with(routes={"rc": _table(*routes)})
 
@@ -459,7 +493,6 @@ RT = "route_config[rc].virtual_hosts[0].routes[0]"
     [
         (_with(listeners={"l": Listener("l", SocketAddress("::", 1))}), "listener[l].filter_chains"),
         (_chained(match=FilterChainMatch(server_names=("a",))), f"{FC}.filter_chain_match"),
-        (_hcm_with(codec_type="HTTP2"), f"{FC}.filters[0].codec_type"),
         (_hcm_with(server_name="a\r\nb"), f"{FC}.filters[0].server_name"),
         (_hcm_with(access_log=(FileAccessLog("/x", TextLogFormat("%NO%")),)),
          f"{FC}.filters[0].access_log[0].text_format"),
@@ -487,7 +520,6 @@ RT = "route_config[rc].virtual_hosts[0].routes[0]"
          "route_config[rc].virtual_hosts[0].require_tls"),
         (_with(clusters={"c": Cluster("c", "ORIGINAL_DST")}), "cluster[c].lb_policy"),
         (_with(clusters={"c": _static("c", 1, lb_policy="CLUSTER_PROVIDED")}), "cluster[c].lb_policy"),
-        (_with(clusters={"c": _static("c", 1, http2=True)}), "cluster[c].typed_extension_protocol_options"),
         (_with(clusters={"c": Cluster("c", "DNS_SRV")}), "cluster[c].cluster_type.typed_config"),
         (_with(clusters={"c": _static("c", 1, choice_count=1)}), "cluster[c].least_request_lb_config.choice_count"),
         (_with(clusters={"c": Cluster("c", "STATIC", load_assignment=LoadAssignment("c", (LocalityEndpoints(

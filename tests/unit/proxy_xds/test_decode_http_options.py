@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from proxy.model.address import CidrRange
 from proxy.model.config import ConfigError
 from proxy.model.listener import HttpConnectionManager
-from proxy.model.route import RouteAction
+from proxy.model.route import RouteAction, StreamDuration
 from proxy.xds.decode.http import http_connection_manager
 from proxy.xds.decode.route_action import route_action
 
@@ -93,7 +93,42 @@ def test_upgrades_of_a_route_are_read() -> None:
         append_x_forwarded_host=True,
     )
     assert made.upgrades == (("websocket", False), ("connect", True)) and made.terminates_connect
-    assert made.max_stream_duration == 3.0 and made.append_x_forwarded_host
+    assert made.stream_duration == StreamDuration(3.0) and made.append_x_forwarded_host
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, None),
+        ({"max_stream_duration": {}}, StreamDuration()),
+        ({"max_stream_duration": {"max_stream_duration": "0s"}}, StreamDuration(0.0)),
+        (
+            {
+                "max_stream_duration": {
+                    "grpc_timeout_header_max": "0s",
+                    "grpc_timeout_header_offset": "0.5s",
+                }
+            },
+            StreamDuration(None, 0.0, 0.5),
+        ),
+    ],
+)
+def test_the_duration_of_streams(options: dict[str, Any], expected: StreamDuration | None) -> None:
+    assert action(**options).stream_duration == expected
+
+
+def test_the_deprecated_timeouts_of_grpc() -> None:
+    made = action(max_grpc_timeout="3s", grpc_timeout_offset="0.5s")
+    assert (made.max_grpc_timeout, made.grpc_timeout_offset) == (3.0, 0.5)
+    assert (action().max_grpc_timeout, action().grpc_timeout_offset) == (None, 0.0)
+    assert action(max_grpc_timeout="0s").max_grpc_timeout == 0.0
+
+
+def test_grpc_conditions_of_retries_are_read() -> None:
+    conditions = "cancelled,deadline-exceeded,internal,resource-exhausted,unavailable"
+    policy = action(retry_policy={"retry_on": f"5xx, {conditions}"}).retry_policy
+    assert policy is not None
+    assert policy.retry_on == ("5xx", *conditions.split(","))
 
 
 @pytest.mark.parametrize(
@@ -113,9 +148,11 @@ def test_upgrades_of_a_route_are_read() -> None:
             ".upgrade_configs[0].connect_config.allow_post",
         ),
         (
-            {"max_stream_duration": {"grpc_timeout_header_max": "1s"}},
+            {"max_stream_duration": {"grpc_timeout_header_max": "-1s"}},
             ".max_stream_duration.grpc_timeout_header_max",
         ),
+        ({"max_grpc_timeout": "-1s"}, ".max_grpc_timeout"),
+        ({"grpc_timeout_offset": "-1s"}, ".grpc_timeout_offset"),
         ({"hedge_policy": {"initial_requests": 2}}, ".hedge_policy"),
     ],
 )

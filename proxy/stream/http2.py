@@ -1,0 +1,533 @@
+"""One HTTP/2 client connection and its streams, each of which is where one exchange came from.
+
+It knows no route and no upstream. A stream whose upstream cannot keep up is not read further: its window stays shut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from time import monotonic
+from typing import Any, Final
+
+from proxy.http1.chunked import may_trail
+from proxy.http1.errors import ProtocolError
+from proxy.http1.fields import HAS_HOP_BY_HOP, UPGRADE
+from proxy.http1.head import Head
+from proxy.http2 import codec as codecs
+from proxy.http2 import events
+from proxy.http2.head import read_request, response_fields
+from proxy.http2.resets import PrematureResets
+from proxy.http2.session import Session, engine_options, flood_limits
+from proxy.model.connection import ConnectionInfo
+from proxy.model.reply import Reply
+from proxy.route.edits import HeaderEdits
+from proxy.runtime.runtime import FilterChainRuntime, Runtime
+from proxy.stream.connection import ClientConnection
+from proxy.stream.edge import HttpEdge
+from proxy.stream.exchange import HttpExchange
+from proxy.upstream.loop_state import LoopState
+from proxy.upstream.pool import Pool
+from proxy.upstream.stream import Fields
+
+_NO_ERROR: Final = 0
+_PROTOCOL_ERROR: Final = 1
+_INTERNAL_ERROR: Final = 2
+_ENHANCE_YOUR_CALM: Final = 11
+_NO_FIELDS: Final[frozenset[bytes]] = frozenset()
+_CONTINUE: Final = ((b":status", b"100"),)
+
+
+class Http2Stream:
+    """One request and its response; an exchange's ``ClientStream``. ``ended``: all of the request came."""
+
+    __slots__ = (
+        "_connection",
+        "_early",
+        "_held",
+        "_unused",
+        "added",
+        "connection",
+        "edge",
+        "ended",
+        "exchange",
+        "id",
+        "keep",
+        "pool",
+        "proto_line",
+        "state",
+        "write_paused",
+    )
+
+    http2 = True
+    exchange: HttpExchange
+
+    def __init__(self, connection: Http2Downstream, number: int, ended: bool) -> None:
+        self._connection = connection
+        self.id = number
+        self.ended = ended
+        self.state = connection.state
+        self.pool = connection.pool
+        self.connection = connection.connection
+        self.edge = connection.edge
+        self.added = connection.added
+        self.proto_line = connection.proto_line
+        self.keep = True
+        self.write_paused = False
+        self._early = b""
+        self._held = False
+        self._unused = 0
+
+    # What the connection says.
+
+    def data(self, data: bytes, ended: bool) -> None:
+        """A piece of the request; the window opens again when somebody has taken it."""
+        exchange = self.exchange
+        size = len(data)
+        if ended:
+            self.ended = True
+        if not exchange.upgrade:
+            exchange.request_body(data, size, ended)
+        elif exchange.tunnel:
+            if data:
+                exchange.tunnel_data(data)
+            if ended and not exchange.done:
+                exchange.tunnel_ended()
+        else:
+            # Not passed on before the upstream has agreed (CVE-2025-64763), and not acknowledged: the window bounds it.
+            self._early += data
+            self._unused += size
+            return
+        if size:
+            if self._held:
+                self._unused += size
+            else:
+                self._connection.used(self.id, size)
+
+    def give_up(self) -> None:
+        """What was received and not taken counts against the connection's window no longer."""
+        if self._unused:
+            self._connection.used(self.id, self._unused)
+            self._unused = 0
+
+    # What the session says.
+
+    def filled(self) -> None:
+        self.write_paused = True
+        self.exchange.downstream_paused()
+
+    def drained(self) -> None:
+        self.write_paused = False
+        self.exchange.downstream_resumed()
+
+    # What the exchange asks for.
+
+    def client_certificate_line(self, received: bytes | None) -> bytes:
+        return self._connection.client_certificate_line(received)
+
+    def send_continue(self) -> None:
+        session = self._connection.session
+        session.codec.send_informational_response(self.id, _CONTINUE)
+        session.mark()
+
+    def send_informational(self, head: Head) -> None:
+        fields = response_fields(head, head.status, strip=HAS_HOP_BY_HOP, extra=b"", also=_NO_FIELDS)
+        session = self._connection.session
+        session.codec.send_informational_response(self.id, fields)
+        session.mark()
+
+    def send_response(self, exchange: HttpExchange, head: Head, body: bytes, done: bool, now: float) -> None:
+        fields = self.edge.response_fields(exchange, head, now)
+        session = self._connection.session
+        session.codec.send_response(self.id, fields, end_stream=done and not body)
+        if body:
+            session.send(self, body, done)
+        elif not session.dirty:
+            session.mark()
+
+    def send_body(self, data: bytes, done: bool) -> None:
+        self._connection.session.send(self, data, done)
+
+    def send_trailers(self, fields: Fields) -> None:
+        session = self._connection.session
+        session.codec.send_trailers(self.id, fields)
+        session.mark()
+
+    def send_reply(self, exchange: HttpExchange, reply: Reply, edits: tuple[HeaderEdits | None, ...]) -> None:
+        fields = self.edge.local_fields(exchange, reply, edits)
+        body = b"" if exchange.is_head else reply.body
+        session = self._connection.session
+        session.codec.send_response(self.id, fields, end_stream=not body)
+        if body:
+            session.send(self, body, True)
+        session.mark()
+
+    def hold_for_upstream(self) -> None:
+        self._held = True
+
+    def release_for_upstream(self) -> None:
+        if self._held:
+            self._held = False
+            self.give_up()
+
+    def start_tunnel(self) -> None:
+        early = self._early
+        self._early = b""
+        if early:
+            self.exchange.tunnel_data(early)
+        if not self._held:
+            self.give_up()
+        if self.ended and not self.exchange.done:
+            self.exchange.tunnel_ended()
+
+    def cut_off(self) -> None:
+        self._connection.reset(self, _INTERNAL_ERROR)
+
+    def exchange_done(self, exchange: HttpExchange) -> None:
+        self._connection.stream_done(self)
+
+
+class Http2Downstream(ClientConnection):
+    """One client connection. ``streams`` are those whose exchange is under way, by number."""
+
+    __slots__ = (
+        "_goaway_at",
+        "_h2_stats",
+        "_requests",
+        "_reset_by_client",
+        "_resets",
+        "_unread",
+        "session",
+        "streams",
+    )
+
+    def __init__(
+        self,
+        state: LoopState,
+        pool: Pool,
+        connection: ConnectionInfo,
+        runtime: Runtime,
+        chain: FilterChainRuntime,
+        edge: HttpEdge,
+        on_closed: Callable[[], None],
+    ) -> None:
+        super().__init__(state, pool, connection, runtime, chain, edge, on_closed)
+        self.streams: dict[int, Http2Stream] = {}
+        self._requests = 0
+        self._reset_by_client = 0
+        self._unread: set[int] = set()
+        self._goaway_at = inf
+        http = self._http
+        self._h2_stats = http.http2_stats
+        limits = flood_limits(http.config.http2, http.config.max_request_headers_kb)
+        self.session = Session(
+            codecs.make(codecs.Role.SERVER, engine_options(http.config.http2)),
+            state.flusher,
+            {
+                events.RequestReceived: self._request,
+                events.DataReceived: self._data,
+                events.TrailersReceived: self._trailers,
+                events.StreamReset: self._reset,
+                events.StreamClosed: self._stream_closed,
+                events.GoAwayReceived: self._goaway,
+                events.ConnectionClosed: self._ended,
+            },
+            self.write,
+            self._flushed,
+            self._failed,
+            self._flooded,
+            limits,
+            server=True,
+        )
+        self._resets = PrematureResets(limits)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.streams)
+
+    # What the transport does.
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._cx_stats.downstream_cx_http2_total += 1
+        self._cx_stats.downstream_cx_http2_active += 1
+        self.session.mark()
+
+    def take_over(self, transport: Any, data: bytes) -> None:
+        """Go on for the one that ``data``, its first bytes, showed to be of the wrong version."""
+        self._transport = transport
+        self.state.connections.add(self)
+        self._cx_stats.downstream_cx_http2_total += 1
+        self._cx_stats.downstream_cx_http2_active += 1
+        transport.set_protocol(self)
+        self.session.mark()
+        self.data_received(data)
+
+    def data_received(self, data: bytes) -> None:
+        self._http.stats.downstream_cx_rx_bytes_total += len(data)
+        if self._lingering or self._closed:
+            return
+        try:
+            self.session.receive(data)
+        except codecs.CodecError as error:
+            self._failed(error)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone(remote=not self._lingering)
+
+    def pause_writing(self) -> None:
+        self.session.block()
+
+    def resume_writing(self) -> None:
+        if not self._closed:
+            self.session.unblock()
+
+    # What the streams do.
+
+    def used(self, number: int, size: int) -> None:
+        """Open the windows by ``size`` bytes."""
+        if size and not self._closed:
+            self.session.codec.acknowledge_received_data(size, number)
+            self.session.mark()
+
+    def reset(self, stream: Http2Stream, code: int) -> None:
+        """End a stream at once."""
+        if not self._closed and stream.id in self.streams:
+            self._h2_stats.tx_reset += 1
+            if self.session.dirty:
+                # What was said before goes first: the codec would drop it.
+                self.session.flush()
+            self.session.codec.reset_stream(stream.id, code)
+            self.session.mark()
+            self._forget(stream)
+
+    def stream_done(self, stream: Http2Stream) -> None:
+        """The exchange is over and its response (if any) given to the session."""
+        if self.streams.get(stream.id) is not stream:
+            return
+        self._resets.closed += 1
+        if not stream.ended and not self._closed:
+            # Nobody will read the rest (RFC 9113 section 8.1); but the response goes first.
+            self._unread.add(stream.id)
+        self._forget(stream)
+
+    # What the client says.
+
+    def _request(self, event: events.RequestReceived) -> None:
+        if self._runtime is not self.state.hub.current and not self._rebind():
+            self.drain()
+        http = self._http
+        number = event.stream_id
+        try:
+            head = read_request(event.headers)
+        except ProtocolError:
+            self._refuse(number)
+            return
+        http.stats.downstream_rq_http2_total += 1
+        self._requests += 1
+        ended = event.end_stream
+        stream = Http2Stream(self, number, ended)
+        self.streams[number] = stream
+        self._h2_stats.streams_active += 1
+        # What follows a request for a tunnel is no part of it.
+        done = ended or bool(head.flags & UPGRADE) or head.method == b"CONNECT"
+        stream.exchange = exchange = HttpExchange(stream, http, head, done)
+        limit = http.config.max_requests_per_connection
+        if limit and self._requests >= limit and self.keep:
+            http.stats.downstream_cx_max_requests_reached += 1
+            self.drain()
+        exchange.run(b"", 0)
+
+    def _data(self, event: events.DataReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.data(event.data, event.end_stream)
+        else:
+            self.used(event.stream_id, len(event.data))
+            if event.end_stream:
+                self._unread.discard(event.stream_id)
+
+    def _trailers(self, event: events.TrailersReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is None:
+            self._unread.discard(event.stream_id)
+            return
+        self._h2_stats.trailers += 1
+        stream.ended = True
+        if stream.exchange.upgrade:
+            stream.data(b"", True)
+        else:
+            stream.exchange.request_trailers([field for field in event.headers if may_trail(field[0])])
+
+    def _reset(self, event: events.StreamReset) -> None:
+        self._h2_stats.rx_reset += 1
+        self._reset_by_client = event.stream_id
+        self._unread.discard(event.stream_id)
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            self._forget(stream)
+            exchange = stream.exchange
+            lived = monotonic() - exchange.start
+            responded = exchange.status != 0
+            exchange.downstream_reset()
+            if self._resets.stream_closed(lived, responded=responded):
+                self._http.stats.downstream_rq_too_many_premature_resets += 1
+                self._end_with(_ENHANCE_YOUR_CALM)
+
+    def _stream_closed(self, event: events.StreamClosed) -> None:
+        """It ended, and nobody said why before: the codec judged that the client broke the protocol."""
+        self._unread.discard(event.stream_id)
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            self._forget(stream)
+            stream.exchange.downstream_lost(remote=False)
+        if event.error_code == _PROTOCOL_ERROR and event.stream_id != self._reset_by_client:
+            self._h2_stats.rx_messaging_error += 1
+            self._misbehaved()
+
+    def _goaway(self, event: events.GoAwayReceived) -> None:
+        self.keep = False
+
+    def _ended(self, event: events.ConnectionClosed) -> None:
+        if not self._closed and not self._lingering:
+            if event.error_code:
+                self._http.stats.downstream_cx_protocol_error += 1
+            self._abandon()
+            self._linger()
+
+    # Ends.
+
+    def drain(self) -> None:
+        """Take no more requests: say so, and mean it after ``drain_timeout``, as what the client has sent before it
+        heard of it shall be served (RFC 9113 section 6.8)."""
+        if self._closed or self._lingering or self._goaway_at is not inf:
+            return
+        self.keep = False
+        if not self.streams:
+            self._http.stats.downstream_cx_drain_close += 1
+            self._say_goodbye()
+            return
+        self.session.codec.send_shutdown_notice()
+        self._h2_stats.goaway_sent += 1
+        self.session.mark()
+        self._goaway_at = self.state.now + self._http.config.drain_timeout
+
+    def runtime_changed(self) -> None:
+        """A new snapshot is in force: end an idle connection that it does not allow any more."""
+        if not self.streams and not self._lingering and not self._rebind():
+            self._say_goodbye()
+
+    def sweep(self, now: float) -> None:
+        """Look at the connection's own deadlines. ``now`` is the loop's time."""
+        if self._lingering:
+            self._sweep_closing(now)
+            return
+        config = self._http.config
+        longest = config.max_connection_duration
+        idle_timeout = self._http.idle_timeout
+        shortened = self.state.shortened
+        if shortened is not None:
+            longest = shortened.timeout("HTTP_DOWNSTREAM_CONNECTION_MAX", longest)
+            idle_timeout = shortened.timeout("HTTP_DOWNSTREAM_CONNECTION_IDLE", idle_timeout)
+        if now >= self._goaway_at:
+            self._goaway_at = inf
+            self._h2_stats.goaway_sent += self.session.say_goodbye()
+            if not self.streams:
+                self._say_goodbye()
+        elif longest and self.keep and now - self._started >= longest:
+            self._http.stats.downstream_cx_max_duration_reached += 1
+            self.drain()
+        elif not self.streams and idle_timeout and now - self._since >= idle_timeout:
+            self._http.stats.downstream_cx_idle_timeout += 1
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        if not self._closed and not self._lingering:
+            self._h2_stats.goaway_sent += self.session.say_goodbye()
+            self.session.flush()
+            self.close()
+
+    def _refuse(self, number: int) -> None:
+        """A request that no head could be made of."""
+        self._h2_stats.rx_messaging_error += 1
+        self.session.codec.reset_stream(number, _PROTOCOL_ERROR)
+        self.session.mark()
+        self._misbehaved()
+
+    def _misbehaved(self) -> None:
+        """The client broke the protocol in one stream. As in Envoy that ends all, unless configured otherwise."""
+        stats = self._http.stats
+        stats.downstream_cx_protocol_error += 1
+        if not self._http.config.http2.stream_error_on_invalid_http_message and not self._lingering:
+            self._end_with(_PROTOCOL_ERROR)
+
+    def _failed(self, error: Exception) -> None:
+        """The codec cannot go on."""
+        if isinstance(error, codecs.DenialOfServiceError):
+            self._h2_stats.header_overflow += 1
+        self._http.stats.downstream_cx_protocol_error += 1
+        self._abandon()
+        self.abort()
+
+    def _flooded(self, name: str) -> None:
+        """The client sends what costs more to take than to send."""
+        if self._closed or self._lingering:
+            return
+        setattr(self._h2_stats, name, getattr(self._h2_stats, name) + 1)
+        self._http.stats.downstream_cx_protocol_error += 1
+        self._end_with(_ENHANCE_YOUR_CALM)
+
+    def _end_with(self, code: int) -> None:
+        """Say why, and close."""
+        self._abandon()
+        self._h2_stats.goaway_sent += 1
+        self.session.terminate(code)
+        if not self._closed:
+            self._linger()
+
+    def _abandon(self) -> None:
+        """Every exchange has lost its client."""
+        streams = list(self.streams.values())
+        self.streams.clear()
+        self._h2_stats.streams_active -= len(streams)
+        for stream in streams:
+            stream.exchange.downstream_lost(remote=False)
+
+    def _forget(self, stream: Http2Stream) -> None:
+        del self.streams[stream.id]
+        self._h2_stats.streams_active -= 1
+        self.session.forget(stream.id)
+        stream.give_up()
+        if not self.streams:
+            self._since = self.state.now
+            if not self.keep and self._goaway_at is inf:
+                self._say_goodbye()
+
+    def _flushed(self) -> None:
+        """All was written: streams whose request nobody reads may end now."""
+        if self._unread:
+            codec = self.session.codec
+            for number in [number for number in self._unread if not codec.queued_body_size(number)]:
+                self._unread.discard(number)
+                codec.reset_stream(number, _NO_ERROR)
+                self.session.mark()
+
+    def _gone(self, *, remote: bool) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self.session.closed = True
+        stats = self._cx_stats
+        stats.downstream_cx_http2_active -= 1
+        self._leave(remote=remote)
+        if self.streams:
+            stats.downstream_cx_destroy_remote_active_rq += remote
+            streams = list(self.streams.values())
+            self.streams.clear()
+            self._h2_stats.streams_active -= len(streams)
+            for stream in streams:
+                stream.exchange.downstream_lost(remote=remote)
+        self._on_closed()

@@ -1,0 +1,506 @@
+"""One HTTP/2 connection to a host, and its streams, each of which carries one exchange.
+
+It neither retries nor edits heads. While it takes more streams it lies on ``Host.idle``, where the pool looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+from random import random
+from typing import Any, Final, Protocol
+
+from proxy.cluster.cluster import Cluster
+from proxy.cluster.host import Host
+from proxy.http1.errors import ProtocolError
+from proxy.http2 import codec as codecs
+from proxy.http2 import events
+from proxy.http2.head import read_response
+from proxy.http2.session import Session, engine_options, flood_limits
+from proxy.model.connection import Address
+from proxy.tls.conn import Transport
+from proxy.upstream.loop_state import LoopState
+from proxy.upstream.stream import Fields, Receiver
+
+_NO_ERROR: Final = 0
+_REFUSED_STREAM: Final = 7
+_CANCEL: Final = 8
+_ENHANCE_YOUR_CALM: Final = 11
+
+
+class Owner(Protocol):
+    """The pool, as its connections see it."""
+
+    def release(self, connection: Http2Connection, /) -> None: ...
+    def closed(self, connection: Http2Connection, /) -> None: ...
+
+
+class Http2Stream:
+    """One request and its response. ``id`` is the stream's number."""
+
+    __slots__ = ("_connection", "_held", "_unused", "id", "receiver", "tunnel")
+
+    http2 = True
+
+    def __init__(self, connection: Http2Connection, receiver: Receiver, number: int) -> None:
+        self._connection = connection
+        self.receiver = receiver
+        self.id = number
+        self.tunnel = False
+        self._held = False
+        self._unused = 0
+
+    # What the exchange does.
+
+    def send(self, data: bytes, done: bool) -> None:
+        """Send more of the request."""
+        if self.id in self._connection.streams:
+            self._connection.session.send(self, data, done)
+
+    def send_trailers(self, fields: Fields) -> None:
+        """End the request with trailers."""
+        connection = self._connection
+        if self.id in connection.streams:
+            connection.session.codec.send_trailers(self.id, fields)
+            connection.session.mark()
+
+    def finish_tunnel(self) -> None:
+        """The client ended its half of a tunnel."""
+        self.send(b"", True)
+
+    def detach(self) -> None:
+        """The exchange is over before its response."""
+        self._connection.cancel(self)
+
+    def pause_reading(self) -> None:
+        """Let the host's window run out."""
+        if not self._held:
+            self._held = True
+            self._connection.cluster.stats.upstream_flow_control_paused_reading_total += 1
+
+    def resume_reading(self) -> None:
+        if self._held:
+            self._held = False
+            self._connection.cluster.stats.upstream_flow_control_resumed_reading_total += 1
+            unused = self._unused
+            self._unused = 0
+            self._connection.used(self.id, unused)
+
+    # What the session says.
+
+    def filled(self) -> None:
+        self._connection.cluster.stats.upstream_flow_control_backed_up_total += 1
+        self.receiver.upstream_paused()
+
+    def drained(self) -> None:
+        self._connection.cluster.stats.upstream_flow_control_drained_total += 1
+        self.receiver.upstream_resumed()
+
+    # What the connection says.
+
+    def body(self, data: bytes, done: bool) -> None:
+        """A piece of the response; the window opens again when somebody has taken it."""
+        size = len(data)
+        self.receiver.response_body(data, size, done)
+        if size:
+            if self._held:
+                self._unused += size
+            else:
+                self._connection.used(self.id, size)
+
+    def give_up(self) -> None:
+        """What was received and not taken counts against the connection's window no longer."""
+        if self._unused:
+            self._connection.used(self.id, self._unused)
+            self._unused = 0
+
+
+class Http2Connection(asyncio.Protocol):
+    """``busy`` while it serves exchanges. ``pooled``: the pool counts it and is told of its end. ``draining``: it takes
+    no more of them."""
+
+    __slots__ = (
+        "_h2_stats",
+        "_limit",
+        "_owner",
+        "_ping_at",
+        "_pong_by",
+        "_since",
+        "_state",
+        "_transport",
+        "closed",
+        "cluster",
+        "draining",
+        "host",
+        "idle_since",
+        "local",
+        "pooled",
+        "principal",
+        "requests",
+        "session",
+        "streams",
+    )
+
+    http2 = True
+
+    def __init__(self, owner: Owner, state: LoopState, cluster: Cluster, host: Host) -> None:
+        self._owner = owner
+        self._state = state
+        self.cluster = cluster
+        self.host = host
+        self.closed = False
+        self.pooled = False
+        self.draining = False
+        self.requests = 0
+        self.idle_since = 0.0
+        self.local: Address | None = None
+        self.principal = ""
+        self.streams: dict[int, Http2Stream] = {}
+        self._since = state.now
+        self._pong_by = inf
+        options = cluster.config.http2
+        # What the host allowed before is what it will allow, until its SETTINGS say otherwise.
+        self._limit = host.max_streams or options.max_concurrent_streams
+        self._h2_stats = cluster.stats.http2_stats()
+        self._ping_at = inf
+        self._plan_ping(state.now)
+        made = codecs.make(codecs.Role.CLIENT, engine_options(options))
+        self.session = Session(
+            made,
+            state.flusher,
+            {
+                events.ResponseReceived: self._response,
+                events.InformationalResponseReceived: self._informational,
+                events.DataReceived: self._data,
+                events.TrailersReceived: self._trailers,
+                events.StreamReset: self._reset,
+                events.StreamClosed: self._stream_closed,
+                events.GoAwayReceived: self._goaway,
+                events.SettingsReceived: self._settings,
+                events.PingAcknowledged: self._pong,
+                events.ConnectionClosed: self._ended,
+            },
+            self._write,
+            self._flushed,
+            self._failed,
+            self._flooded,
+            flood_limits(options, cluster.config.max_http2_response_headers_kb),
+            server=False,
+        )
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.streams)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it takes another exchange."""
+        return not self.closed and not self.draining and len(self.streams) < self._limit
+
+    # What the exchange and the pool do.
+
+    def begin(self, receiver: Receiver, fields: Fields, done: bool) -> Http2Stream:
+        """Send the head of a request; ``done``: it has no body."""
+        number = self.session.codec.send_request(fields, end_stream=done)
+        stream = Http2Stream(self, receiver, number)
+        self.streams[number] = stream
+        self.requests += 1
+        self.session.inspector.opened_streams += 1
+        self._h2_stats.streams_active += 1
+        self.session.mark()
+        limit = self.cluster.config.max_requests_per_connection
+        if limit and self.requests >= limit:
+            self.cluster.stats.upstream_cx_max_requests += 1
+            self._drain()
+        elif not self.has_room:
+            self._withdraw()
+        return stream
+
+    def cancel(self, stream: Http2Stream) -> None:
+        """Give up a stream that is not over."""
+        if self.streams.get(stream.id) is stream:
+            self._h2_stats.tx_reset += 1
+            self.session.codec.reset_stream(stream.id, _CANCEL)
+            self.session.mark()
+            self._forget(stream)
+
+    def used(self, number: int, size: int) -> None:
+        """Open the windows by ``size`` bytes."""
+        if size and not self.closed:
+            self.session.codec.acknowledge_received_data(size, number)
+            self.session.mark()
+
+    def close(self) -> None:
+        """Say goodbye and close after what was written is sent."""
+        if not self.closed:
+            self._end()
+            self._h2_stats.goaway_sent += self.session.say_goodbye()
+            self.session.flush()
+            self._transport.close()
+
+    def retire(self) -> None:
+        """It is not wanted any more: no further exchange, and an end after the last."""
+        self._drain()
+
+    def abort(self) -> None:
+        """Close now."""
+        self._end()
+        self._transport.abort()
+
+    def sweep(self, now: float) -> bool:
+        """Look at its own deadlines; false if that ended it. ``now`` is the loop's time."""
+        config = self.cluster.config
+        if now >= self._pong_by:
+            self._h2_stats.keepalive_timeout += 1
+            self._lost("connection_termination", "http2_ping_timeout")
+            self.abort()
+            return False
+        if now >= self._ping_at:
+            self._ping_at = inf
+            keepalive = config.http2.connection_keepalive
+            assert keepalive is not None
+            self._pong_by = now + keepalive.timeout
+            self.session.codec.ping()
+            self.session.mark()
+        if config.max_connection_duration and now - self._since >= config.max_connection_duration:
+            if not self.draining:
+                self.cluster.stats.upstream_cx_max_duration_reached += 1
+            self._drain()
+        return not self.closed
+
+    # What the transport does.
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport: Transport = transport
+        name = transport.get_extra_info("sockname")
+        self.local = (name[0], name[1]) if name else None
+        self.session.mark()
+
+    def data_received(self, data: bytes) -> None:
+        self.cluster.stats.upstream_cx_rx_bytes_total += len(data)
+        if self.closed:
+            return
+        try:
+            self.session.receive(data)
+        except codecs.CodecError as error:
+            self._failed(error)
+
+    def eof_received(self) -> bool:
+        """Closes. It leaves the pool now and not a turn later, when somebody may have taken it."""
+        if not self.streams:
+            self._end()
+        self.draining = True
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.cluster.stats.upstream_cx_destroy_remote += not self.closed
+        self._end()
+        if self.streams:
+            self.cluster.stats.upstream_cx_destroy_with_active_rq += 1
+            self.cluster.stats.upstream_cx_destroy_remote_with_active_rq += 1
+            self._lost("connection_termination", "" if exc is None else str(exc))
+
+    def pause_writing(self) -> None:
+        self.session.block()
+
+    def resume_writing(self) -> None:
+        if not self.closed:
+            self.session.unblock()
+
+    # What the host says.
+
+    def _response(self, event: events.ResponseReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is None:
+            return
+        receiver = stream.receiver
+        try:
+            head = read_response(event.headers)
+        except ProtocolError as error:
+            self._misbehaved(stream, str(error))
+            return
+        done = event.end_stream
+        if receiver.upgrade and head.status < 300 and not done:
+            stream.tunnel = True
+            if not receiver.connect:
+                # As in Envoy: inside, extended CONNECT (RFC 8441) is an upgrade.
+                head.status = 101
+        if done:
+            self._complete(stream)
+        receiver.response_started(head, b"", 0, done)
+
+    def _informational(self, event: events.InformationalResponseReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            try:
+                head = read_response(event.headers)
+            except ProtocolError as error:
+                self._misbehaved(stream, str(error))
+                return
+            if head.status == 101:
+                # RFC 9113 section 8.6.
+                self._misbehaved(stream, "101 in HTTP/2")
+            else:
+                stream.receiver.informational(head)
+
+    def _data(self, event: events.DataReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        data = event.data
+        if stream is None:
+            self.used(event.stream_id, len(data))
+            return
+        done = event.end_stream
+        if done:
+            self._complete(stream)
+        if data or done:
+            stream.body(data, done)
+
+    def _trailers(self, event: events.TrailersReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            self._h2_stats.trailers += 1
+            self._complete(stream)
+            stream.receiver.response_trailers(event.headers)
+
+    def _reset(self, event: events.StreamReset) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            self._h2_stats.rx_reset += 1
+            self._forget(stream)
+            refused = event.error_code == _REFUSED_STREAM
+            stream.receiver.upstream_reset("remote_refused_stream_reset" if refused else "remote_reset", "")
+
+    def _stream_closed(self, event: events.StreamClosed) -> None:
+        """It ended, and nobody said why before: by the codec's own judgement, or since the host had gone away."""
+        stream = self.streams.get(event.stream_id)
+        if stream is None:
+            return
+        if event.error_code == _REFUSED_STREAM:
+            self._forget(stream)
+            stream.receiver.upstream_reset("remote_refused_stream_reset", "")
+        else:
+            self._misbehaved(stream, "")
+
+    def _goaway(self, event: events.GoAwayReceived) -> None:
+        self.cluster.stats.upstream_cx_close_notify += 1
+        self._drain()
+
+    def _settings(self, event: events.SettingsReceived) -> None:
+        allowed = event.settings.get(codecs.Setting.MAX_CONCURRENT_STREAMS)
+        if allowed is not None:
+            before = self.has_room
+            self._limit = min(allowed, self.cluster.config.http2.max_concurrent_streams)
+            self.host.max_streams = self._limit
+            if self.has_room != before:
+                self._offer(before)
+
+    def _pong(self, event: events.PingAcknowledged) -> None:
+        self._pong_by = inf
+        self._plan_ping(self._state.now)
+
+    def _plan_ping(self, now: float) -> None:
+        keepalive = self.cluster.config.http2.connection_keepalive
+        if keepalive is not None and keepalive.interval:
+            self._ping_at = now + keepalive.interval * (1 + random() * keepalive.interval_jitter / 100)
+
+    def _ended(self, event: events.ConnectionClosed) -> None:
+        if event.error_code and not self.closed:
+            self._failed(None)
+
+    # Inside.
+
+    def _complete(self, stream: Http2Stream) -> None:
+        """The response is there. What the host has not read of the request it need not."""
+        if not stream.receiver.request_done:
+            self.session.codec.reset_stream(stream.id, _NO_ERROR)
+            self.session.mark()
+        self._forget(stream)
+
+    def _forget(self, stream: Http2Stream) -> None:
+        had_room = self.has_room
+        del self.streams[stream.id]
+        self._h2_stats.streams_active -= 1
+        self.session.forget(stream.id)
+        stream.give_up()
+        if not self.streams:
+            self.idle_since = self._state.now
+            if self.draining:
+                self.close()
+                return
+        if not had_room:
+            self._offer(False)
+
+    def _offer(self, had_room: bool) -> None:
+        """Tell the pool what has become of the room for further streams."""
+        if not self.pooled:
+            return
+        if had_room:
+            self._withdraw()
+        elif self.has_room:
+            self._owner.release(self)
+
+    def _withdraw(self) -> None:
+        if self in self.host.idle:
+            self.host.idle.remove(self)
+
+    def _drain(self) -> None:
+        """Take no more exchanges, and close after the last."""
+        self.draining = True
+        self._withdraw()
+        if not self.streams and not self.closed:
+            self.close()
+
+    def _misbehaved(self, stream: Http2Stream, message: str) -> None:
+        """The host broke the protocol. As in Envoy, nothing else that it says is believed either, unless configured."""
+        stats = self.cluster.stats
+        stats.upstream_cx_protocol_error += 1
+        self._h2_stats.rx_messaging_error += 1
+        self._forget(stream)
+        stream.receiver.upstream_reset("protocol_error", message)
+        if not self.closed and not self.cluster.config.http2.stream_error_on_invalid_http_message:
+            self._lost("connection_termination", "")
+            self.close()
+
+    def _failed(self, error: Exception | None) -> None:
+        """The codec cannot go on."""
+        if self.closed:
+            return
+        if isinstance(error, codecs.DenialOfServiceError):
+            self._h2_stats.header_overflow += 1
+        self.cluster.stats.upstream_cx_protocol_error += 1
+        self._lost("protocol_error", "" if error is None else str(error))
+        self.abort()
+
+    def _flooded(self, name: str) -> None:
+        """The host sends what costs more to take than to send."""
+        if self.closed:
+            return
+        setattr(self._h2_stats, name, getattr(self._h2_stats, name) + 1)
+        self.cluster.stats.upstream_cx_protocol_error += 1
+        self._lost("protocol_error", name)
+        self._end()
+        self.session.terminate(_ENHANCE_YOUR_CALM)
+        self._transport.close()
+
+    def _lost(self, reason: str, message: str) -> None:
+        """Every exchange on it has lost its upstream."""
+        self.draining = True
+        streams = list(self.streams.values())
+        self.streams.clear()
+        self._h2_stats.streams_active -= len(streams)
+        for stream in streams:
+            stream.receiver.upstream_reset(reason, message)
+
+    def _write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def _flushed(self) -> None:
+        pass
+
+    def _end(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.draining = True
+            self._withdraw()
+            if self.pooled:
+                self._owner.closed(self)

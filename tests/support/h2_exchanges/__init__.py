@@ -1,0 +1,1 @@
+"""Tables of HTTP/2 cases, by subject."""
