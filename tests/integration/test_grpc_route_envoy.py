@@ -1,6 +1,6 @@
 """GRPCRoutes from ``tulle apply`` to calls: sidecars on all sides, a grpcio client and two grpcio servers.
 
-Envoys are in the sidecars' places; ``SIDECARS`` says of which kind the client's and the servers' are.
+``SIDECARS`` says of which kind the client's and the servers' are; Envoy is in the place of Tulle's own, or beside it.
 
 Client and servers speak gRPC in plaintext to their own sidecars; between these there is HTTP/2 in mutual TLS.
 """
@@ -160,7 +160,7 @@ class Envoy(Process):
             self.popen = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
 
 
-SIDECARS = [("envoy", "envoy")]
+SIDECARS = [("envoy", "envoy"), ("tulle", "envoy"), ("envoy", "tulle"), ("tulle", "tulle")]
 
 
 class World:
