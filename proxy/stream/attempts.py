@@ -105,11 +105,9 @@ class Attempts(ExchangeState):
         if not self.first_upstream_tx:
             self.first_upstream_tx = monotonic()
         route = self.route
-        host = self.host
-        assert route is not None and host is not None and self.cluster is not None
-        assert self._outgoing is not None
-        host.rq_total += 1
-        self.cluster.stats.upstream_rq_total += 1
+        connection.host.rq_total += 1
+        connection.cluster.stats.upstream_rq_total += 1
+        assert route is not None and self._outgoing is not None
         body = self._replay
         if self._retry is None:
             self._replay = b""
@@ -120,25 +118,26 @@ class Attempts(ExchangeState):
                 self._try_deadline = self.down.state.loop.time() + route.retry.per_try_timeout
         more = b"x-envoy-attempt-count: %d\r\n" % self.attempts if route.counts_attempts else b""
         # Before the write, which may hold the client back again at once.
-        self.down.release_for_upstream()
-        if isinstance(connection, Http2Connection):
+        down = self.down
+        down.release_for_upstream()
+        if connection.http2:
             self._begin_http2(connection, more, body)
             return
         self._upstream = connection
-        if self.down.write_paused:
+        if down.write_paused:
             # It was said before there was a connection to pause.
             connection.pause_reading()
         if self.upgrade and route.terminates_connect:
             connection.begin_raw(self)  # type: ignore[arg-type]
             self.response_started(opened(), b"", 0, False)
             return
-        block = self.down.edge.request_block(self, self._outgoing, more)
+        block = down.edge.request_block(self, self._outgoing, more)
         if self.unframed and self.head.length < 0 and not self.upgrade:
             self._reframe = _CHUNK
             connection.begin(self, block)  # type: ignore[arg-type]
             self._send_kept(body)
         else:
-            connection.begin(self, block + body)  # type: ignore[arg-type]
+            connection.begin(self, block + body if body else block)  # type: ignore[arg-type]
 
     def _begin_http2(self, connection: Http2Connection, more: bytes, body: bytes | bytearray) -> None:
         assert self._outgoing is not None

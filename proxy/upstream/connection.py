@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from proxy.cluster.cluster import Cluster
 from proxy.cluster.host import Host
@@ -43,7 +43,7 @@ class Owner(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """``busy`` while it serves an exchange. ``pooled``: the pool counts it and is told of its end."""
 
-    http2 = False
+    http2: Literal[False] = False
 
     __slots__ = (
         "_buffer",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from math import inf
 from random import random
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from proxy.cluster.cluster import Cluster
 from proxy.cluster.host import Host
@@ -144,7 +144,7 @@ class Http2Connection(asyncio.Protocol):
         "streams",
     )
 
-    http2 = True
+    http2: Literal[True] = True
 
     def __init__(self, owner: Owner, state: LoopState, cluster: Cluster, host: Host) -> None:
         self._owner = owner

@@ -491,9 +491,10 @@ async def test_a_silent_host_is_pinged_and_given_up() -> None:
 
 async def test_a_connection_that_is_old_takes_no_more() -> None:
     up_options = {"protocol": "HTTP2", "max_connection_duration": 0.2}
-    async with http2_backend() as app, sidecar(
-        cluster("up", app.port, **up_options), listener(chain(http(forward("/", "up"))))
-    ) as it:
+    async with (
+        http2_backend() as app,
+        sidecar(cluster("up", app.port, **up_options), listener(chain(http(forward("/", "up"))))) as it,
+    ):
         client = await dial_http2(it.port)
         assert bytes((await client.response(client.request())).body) == b"ok"
         await eventually(lambda: it.cluster_stats("up").upstream_cx_max_duration_reached == 1)
