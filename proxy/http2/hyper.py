@@ -8,12 +8,10 @@ then bodies as far as windows let them, a frame of each stream in turn, then tra
 
 What the peer or the caller may still see to be different from ngh2:
 
-- a peer that exceeds a stream's window, sends trailers without END_STREAM or an informational response after the final
-  one loses its connection, not only the stream; more than 64 CONTINUATION frames in a row do the same;
-- late HEADERS or DATA for a stream that both sides had finished are a connection error STREAM_CLOSED, where nghttp2
-  ignores them; late ones for a stream that was reset are ignored by both, but h2 remembers 65,536 of them only;
+- h2 is stricter where nghttp2 ignores what a careful peer does not send, and ends the connection: HEADERS for a
+  stream that both sides had finished or that was skipped, PRIORITY of a stream on itself, more than 64 CONTINUATION
+  frames in a row, and late frames for a stream that was reset before the last 65,536 streams;
 - GOAWAY carries no debug data that says what was wrong, and may give another code for what is wrong in two ways;
-- a stream whose window the peer overflows by WINDOW_UPDATE is closed at once, not when RST_STREAM is sent;
 - ``data_to_send(amount)`` counts all that windows let pass as sent, not only what it gives;
 - an empty trailer section is sent as an empty DATA frame with END_STREAM; an empty head is a ``ValueError``;
 - names are sent as they are: nghttp2 makes them lower case;

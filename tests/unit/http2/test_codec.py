@@ -227,6 +227,52 @@ def test_a_breach_ends_the_connection_with_goaway(engine: str, name: str) -> Non
     assert raw.codec.data_to_send() == b""
 
 
+ON_A_STREAM: dict[str, tuple[bytes, int]] = {
+    "beyond the window": (frame(0, 0, 1, b"x" * 16384) * 4 + frame(0, 0, 1, b"x"), ErrorCode.FLOW_CONTROL_ERROR),
+    "WINDOW_UPDATE too large": (frame(8, 0, 1, b"\x7f\xff\xff\xff"), ErrorCode.FLOW_CONTROL_ERROR),
+    "WINDOW_UPDATE of 0": (frame(8, 0, 1, bytes(4)), ErrorCode.PROTOCOL_ERROR),
+    "DATA after the end": (frame(0, 1, 1) + frame(0, 0, 1, b"x"), ErrorCode.STREAM_CLOSED),
+    "HEADERS after the end": (frame(0, 1, 1) + frame(1, 5, 1, b"\x82"), ErrorCode.STREAM_CLOSED),
+    "RST_STREAM too short": (frame(3, 0, 1, b"x"), ErrorCode.FRAME_SIZE_ERROR),
+    "padding longer than the frame": (frame(0, 8, 1, b"\2x"), ErrorCode.PROTOCOL_ERROR),
+    "one SETTINGS ACK too many": (frame(4, 1, 0), ErrorCode.PROTOCOL_ERROR),
+    "SETTINGS ACK with payload": (frame(4, 1, 0, bytes(6)), ErrorCode.FRAME_SIZE_ERROR),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ON_A_STREAM)
+def test_a_breach_on_an_open_stream(engine: str, name: str) -> None:
+    data, code = ON_A_STREAM[name]
+    options = Options(initial_stream_window_size=65535, initial_connection_window_size=1 << 20)
+    raw = Raw(engine, Role.SERVER, options)
+    raw.headers(1, REQUEST)
+    raw.receive(data)
+    assert raw.saw[-1][:2] == ("ConnectionClosed", code)
+    assert frames(raw.sent)[-1][3][:8] == b"\0\0\0\1" + code.to_bytes(4, "big")
+
+
+def test_responses_that_nobody_asked_for(engine: str) -> None:
+    for stream_id in (1, 2):
+        raw = Raw(engine, Role.CLIENT)
+        raw.headers(stream_id, OK)
+        assert raw.saw[-1][:2] == ("ConnectionClosed", ErrorCode.PROTOCOL_ERROR)
+
+
+@pytest.mark.parametrize("late", [OK, ((b":status", b"103"),), ((b"a", b"b"),)])
+def test_what_follows_a_final_response_and_is_no_trailer(engine: str, late: Any) -> None:
+    raw = Raw(engine, Role.CLIENT)
+    raw.codec.send_request(REQUEST)
+    raw.flush()
+    raw.sent = b""
+    raw.headers(1, OK)
+    raw.codec.receive_data(frame(1, 4, 1, raw.encoder.encode(late)) + frame(0, 1, 1, b"x"))
+    raw.flush()
+    assert raw.saw == [("ResponseReceived", 1, OK, False), ("StreamClosed", 1, 1, None)]
+    assert frames(raw.sent) == [(3, 0, 1, b"\0\0\0\1")]
+    raw.receive(frame(0, 0, 1, b"x"))
+    assert raw.saw[2:] == []
+
+
 def test_the_first_frame_is_settings(engine: str) -> None:
     codec = ENGINES[engine].make(Role.SERVER, Options())
     codec.data_to_send()
