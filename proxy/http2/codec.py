@@ -34,7 +34,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from proxy.http2 import events as own_events
 from proxy.http2.errors import CodecError, ConnectionProtocolError, DenialOfServiceError
@@ -182,7 +182,7 @@ def _make_ngh2(role: Role, options: Options) -> Codec:
     connection.initiate_connection(settings)
     if options.initial_connection_window_size > DEFAULT_WINDOW:
         connection.set_local_window_size(options.initial_connection_window_size)
-    return cast(Codec, connection)
+    return connection
 
 
 def _make_h2(role: Role, options: Options) -> Codec:

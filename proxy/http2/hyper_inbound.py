@@ -7,13 +7,13 @@ content-length, GOAWAY, the number of streams, and frames for streams that are i
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Final
 
 from h2 import events as h2_events
 from h2.exceptions import DenialOfServiceError as H2DenialOfServiceError
 from h2.exceptions import ProtocolError as H2ProtocolError
 from hpack import HPACKError
+from hyperframe.frame import WindowUpdateFrame
 
 from proxy.http2 import events, fields
 from proxy.http2.errors import ConnectionProtocolError, DenialOfServiceError
@@ -50,7 +50,8 @@ class Inbound(Core):
         self._settings_seen = self._remote_settings_seen = False
         self._first_settings_acknowledged = False
         self._block_stream = 0
-        self._block_ends_stream = self._block_refused = False
+        self._block_ends_stream = self._block_opens = self._block_refused = False
+        self._unseen = 0
         self._judged: tuple[Stream | None, fields.Message | None] = (None, None)
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
@@ -163,7 +164,11 @@ class Inbound(Core):
         if stream is not None and (stream.refused or not stream.final):
             # h2 would end the connection for a body before the final response, or after what it took for trailers.
             self._refuse(stream, ErrorCode.PROTOCOL_ERROR)
-            self._give_back(None, len(frame) - 9)
+            # It never counted against the window that h2 keeps, so it is given back past h2.
+            self._unseen += len(frame) - 9
+            if self._unseen * 4 > self._window.size:
+                self._write(WindowUpdateFrame(0, window_increment=self._unseen).serialize())
+                self._unseen = 0
             return
         received = self._through_h2(frame)
         if self._last_goaway is not None:
@@ -215,6 +220,7 @@ class Inbound(Core):
     def _begin_block(self, stream: Stream | None, flags: int, frame: bytes, stream_id: int) -> None:
         self._block_ends_stream = bool(flags & _END_STREAM)
         self._block_stream = 0 if flags & _END_HEADERS else stream_id
+        self._block_opens = stream is None and self._is_idle(stream_id)
         self._block_refused = stream is not None and stream.final and not self._block_ends_stream
         if self._block_refused:
             # Trailers that do not end the stream: h2 is shown some that do, or it would end the connection.
@@ -227,7 +233,7 @@ class Inbound(Core):
         received = self._through_h2(frame)
         if self._block_stream or self._last_goaway is not None:
             return
-        if not received:
+        if not received or (stream is None and not self._block_opens):
             # For a stream that is gone.
             self._drop_reset()
             return
@@ -261,7 +267,7 @@ class Inbound(Core):
         )
         limit = next((value for value in pending if value is not None), UNLIMITED)
         if self._inbound_streams >= limit:
-            self._tasks.append(partial(self._write_reset, stream_id, ErrorCode.REFUSED_STREAM))
+            self._write_reset(stream_id, ErrorCode.REFUSED_STREAM)
             return None
         self._last_processed = stream_id
         stream = Stream(stream_id, own=False, window=self._local[Setting.INITIAL_WINDOW_SIZE])

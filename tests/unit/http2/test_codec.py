@@ -153,8 +153,10 @@ def test_streams_above_a_limit_that_the_peer_has_not_seen_yet(engine: str) -> No
     raw = Raw(engine, Role.SERVER)
     block = [raw.encoder.encode(REQUEST) for _ in range(2)]
     codec.data_to_send()
-    codec.receive_data(PREFACE + SETTINGS + frame(1, 5, 1, block[0]) + frame(1, 5, 3, block[1]))
-    assert (3, 0, 3, b"\0\0\0\7") in frames(codec.data_to_send())
+    trailers = raw.encoder.encode([(b"a", b"b")])
+    late = frame(1, 4, 3, block[1]) + frame(0, 0, 3, b"x") + frame(1, 5, 3, trailers)
+    codec.receive_data(PREFACE + SETTINGS + frame(1, 5, 1, block[0]) + late)
+    assert [sent for sent in frames(codec.data_to_send()) if sent[0] == 3] == [(3, 0, 3, b"\0\0\0\7")]
     assert [type(event).__name__ for event in codec.events()] == ["SettingsReceived", "RequestReceived"]
 
 
@@ -271,6 +273,17 @@ def test_what_follows_a_final_response_and_is_no_trailer(engine: str, late: Any)
     assert frames(raw.sent) == [(3, 0, 1, b"\0\0\0\1")]
     raw.receive(frame(0, 0, 1, b"x"))
     assert raw.saw[2:] == []
+
+
+def test_what_comes_for_a_refused_stream_is_given_back(engine: str) -> None:
+    options = Options(initial_stream_window_size=65535, initial_connection_window_size=65535)
+    raw = Raw(engine, Role.SERVER, options)
+    for stream_id in range(1, 41, 2):
+        bad = raw.encoder.encode([*REQUEST, (b"connection", b"x")])
+        raw.receive(frame(1, 4, stream_id, bad) + frame(0, 0, stream_id, b"x" * 16384))
+    given = [payload for kind, _, stream, payload in frames(raw.sent) if kind == 8 and not stream]
+    assert sum(int.from_bytes(increment, "big") for increment in given) > 20 * 16384 - 65535
+    assert [event[0] for event in raw.saw] == ["StreamClosed"] * 20
 
 
 def test_the_first_frame_is_settings(engine: str) -> None:
