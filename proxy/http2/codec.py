@@ -19,12 +19,13 @@ How a connection uses a codec:
 - ``StreamReset`` is the peer's RST_STREAM and is followed by ``StreamClosed``, unless the stream was over already. A
   ``StreamClosed`` with another code than NO_ERROR that neither followed a ``StreamReset`` nor our own ``reset_stream``
   is the codec's refusal of what the peer sent, or REFUSED_STREAM by GOAWAY. ``malformed`` tells a malformed message
-  (RFC 9113 section 8.1.1) among those: Envoy ends the connection over it unless
-  ``override_stream_error_on_invalid_http_message``. No ``RequestReceived`` comes for a malformed head, and the
-  ``StreamClosed`` comes with the ``data_to_send`` that sends the reset; so a connection must not itself reset streams
-  that it forgets at once with PROTOCOL_ERROR.
-- A request or response above ``Options.max_header_list_size`` ends the connection; what is above Envoy's limits for
-  one message but below that is the connection's to answer.
+  (RFC 9113 section 8.1.1) among those. Over a malformed head or trailers Envoy ends the connection, without GOAWAY,
+  unless ``override_stream_error_on_invalid_http_message``; a body that is not as long as content-length says costs
+  only the stream. No ``RequestReceived`` comes for a malformed head, and the ``StreamClosed`` comes with the
+  ``data_to_send`` that sends the reset; so a connection must not itself reset streams that it forgets at once with
+  PROTOCOL_ERROR. For a stream whose head was seen, bad trailers and a bad length look alike.
+- A request or response above ``Options.max_header_list_size`` ends the connection without a word; what is above Envoy's
+  limits for one message but below that is the connection's to answer (Envoy resets the stream with INTERNAL_ERROR).
 - PRIORITY and CONTINUATION frames give no event; ``proxy.http2.frames`` counts them before the codec sees them. It
   alone judges floods: the engines' own limits on rates are out of the way.
 """
