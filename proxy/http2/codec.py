@@ -19,12 +19,13 @@ How a connection uses a codec:
 - ``StreamReset`` is the peer's RST_STREAM and is followed by ``StreamClosed``, unless the stream was over already. A
   ``StreamClosed`` with another code than NO_ERROR that neither followed a ``StreamReset`` nor our own ``reset_stream``
   is the codec's refusal of what the peer sent, or REFUSED_STREAM by GOAWAY. ``malformed`` tells a malformed message
-  (RFC 9113 section 8.1.1) among those: Envoy ends the connection over it unless
-  ``override_stream_error_on_invalid_http_message``. No ``RequestReceived`` comes for a malformed head, and the
-  ``StreamClosed`` comes with the ``data_to_send`` that sends the reset; so a connection must not itself reset streams
-  that it forgets at once with PROTOCOL_ERROR.
-- A request or response above ``Options.max_header_list_size`` ends the connection; what is above Envoy's limits for
-  one message but below that is the connection's to answer.
+  (RFC 9113 section 8.1.1) among those. Over a malformed head or trailers Envoy ends the connection, without GOAWAY,
+  unless ``override_stream_error_on_invalid_http_message``; a body that is not as long as content-length says costs
+  only the stream. No ``RequestReceived`` comes for a malformed head, and the ``StreamClosed`` comes with the
+  ``data_to_send`` that sends the reset; so a connection must not itself reset streams that it forgets at once with
+  PROTOCOL_ERROR. For a stream whose head was seen, bad trailers and a bad length look alike.
+- A request or response above ``Options.max_header_list_size`` ends the connection without a word; what is above Envoy's
+  limits for one message but below that is the connection's to answer (Envoy resets the stream with INTERNAL_ERROR).
 - PRIORITY and CONTINUATION frames give no event; ``proxy.http2.frames`` counts them before the codec sees them. It
   alone judges floods: the engines' own limits on rates are out of the way.
 """
@@ -34,7 +35,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from proxy.http2 import events as own_events
 from proxy.http2.errors import CodecError, ConnectionProtocolError, DenialOfServiceError
@@ -182,7 +183,7 @@ def _make_ngh2(role: Role, options: Options) -> Codec:
     connection.initiate_connection(settings)
     if options.initial_connection_window_size > DEFAULT_WINDOW:
         connection.set_local_window_size(options.initial_connection_window_size)
-    return cast(Codec, connection)
+    return connection
 
 
 def _make_h2(role: Role, options: Options) -> Codec:

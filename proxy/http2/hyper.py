@@ -8,12 +8,10 @@ then bodies as far as windows let them, a frame of each stream in turn, then tra
 
 What the peer or the caller may still see to be different from ngh2:
 
-- a peer that exceeds a stream's window, sends trailers without END_STREAM or an informational response after the final
-  one loses its connection, not only the stream; more than 64 CONTINUATION frames in a row do the same;
-- late HEADERS or DATA for a stream that both sides had finished are a connection error STREAM_CLOSED, where nghttp2
-  ignores them; late ones for a stream that was reset are ignored by both, but h2 remembers 65,536 of them only;
+- h2 is stricter where nghttp2 ignores what a careful peer does not send, and ends the connection: HEADERS for a
+  stream that both sides had finished or that was skipped, PRIORITY of a stream on itself, more than 64 CONTINUATION
+  frames in a row, and late frames for a stream that was reset before the last 65,536 streams;
 - GOAWAY carries no debug data that says what was wrong, and may give another code for what is wrong in two ways;
-- a stream whose window the peer overflows by WINDOW_UPDATE is closed at once, not when RST_STREAM is sent;
 - ``data_to_send(amount)`` counts all that windows let pass as sent, not only what it gives;
 - an empty trailer section is sent as an empty DATA frame with END_STREAM; an empty head is a ``ValueError``;
 - names are sent as they are: nghttp2 makes them lower case;
@@ -26,7 +24,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
-from h2.exceptions import H2Error
+from h2.exceptions import H2Error, InvalidSettingsValueError
+from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame, RstStreamFrame, SettingsFrame
 
 from proxy.http2.errors import (
@@ -42,6 +41,7 @@ from proxy.http2.hyper_inbound import Inbound
 from proxy.http2.hyper_state import Stream, for_hpack
 from proxy.http2.options import DEFAULT_WINDOW, ErrorCode, Options, Role, Setting
 
+_KNOWN = frozenset(map(int, SettingCodes))
 _MAX_DATA = 16384
 """Payload of one DATA frame at most, whatever more the peer would take, as nghttp2."""
 
@@ -128,7 +128,7 @@ class HyperCodec(Inbound):
         self._require_active()
         if len(opaque_data) != 8:
             raise ValueError("opaque_data must contain exactly 8 bytes")
-        self._pings.append(opaque_data)
+        self._urgent.append((partial(self._h2.ping, opaque_data), False))
 
     def send_goaway(
         self, error_code: int = 0, *, last_stream_id: int | None = None, debug_data: bytes = b""
@@ -176,7 +176,14 @@ class HyperCodec(Inbound):
 
     def update_settings(self, settings: Mapping[int, int]) -> None:
         self._require_active()
-        self._h2.update_settings(dict(settings))
+        try:
+            Settings(
+                client=not self._server,
+                initial_values={SettingCodes(key): value for key, value in settings.items() if key in _KNOWN},
+            )
+        except InvalidSettingsValueError as error:
+            raise ValueError(str(error)) from error
+        self._urgent.append((partial(self._h2.update_settings, dict(settings)), True))
         self._unacknowledged_settings.append(dict(settings))
 
     # --- state
@@ -195,7 +202,7 @@ class HyperCodec(Inbound):
     def want_write(self) -> bool:
         if self._final_goaway_sent:
             return False
-        if self._output or self._pings or self._tasks or self._last_goaway is not None:
+        if self._output or self._urgent or self._tasks or self._last_goaway is not None:
             return True
         if self._requests and self._may_open():
             return True
@@ -258,9 +265,9 @@ class HyperCodec(Inbound):
     def data_to_send(self, amount: int | None = None) -> bytes:
         if self._failed:
             self._require_active()
-        for opaque_data in self._pings:
-            self._h2.ping(opaque_data)
-        self._pings.clear()
+        for urgent, _ in self._urgent:
+            urgent()
+        self._urgent.clear()
         while self._tasks:
             self._tasks.popleft()()
         self._goaways.clear()

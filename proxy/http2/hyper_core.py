@@ -91,7 +91,8 @@ class Core(ABC):
         self._unacknowledged: dict[int, int] = {}
         self._tasks: deque[Callable[[], None]] = deque()
         """What is to be sent, in order, before requests and bodies."""
-        self._pings: list[bytes] = []
+        self._urgent: list[tuple[Callable[[], None], bool]] = []
+        """PING and SETTINGS, which go before all else; whether they do so before the last GOAWAY too."""
         self._goaways: deque[Callable[[], None]] = deque()
         """Those of the tasks that send GOAWAY, as long as they wait."""
         self._last_goaway: tuple[int, int, bytes] | None = None
@@ -153,10 +154,10 @@ class Core(ABC):
         if self._last_goaway is None:
             self._last_goaway = (self._last_processed, code, b"")
             self._closing = True
-            # As nghttp2: of what waits only GOAWAY is still sent.
+            # As nghttp2: of what waits only GOAWAY and SETTINGS are still sent.
             self._tasks, tasks = self._goaways, self._tasks
             tasks.clear()
-            self._pings.clear()
+            self._urgent = [urgent for urgent in self._urgent if urgent[1]]
 
     def _fail(self) -> None:
         """Dead, without a word, as ngh2 after a fatal error."""

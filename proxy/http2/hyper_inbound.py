@@ -7,13 +7,13 @@ content-length, GOAWAY, the number of streams, and frames for streams that are i
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Final
 
 from h2 import events as h2_events
 from h2.exceptions import DenialOfServiceError as H2DenialOfServiceError
 from h2.exceptions import ProtocolError as H2ProtocolError
 from hpack import HPACKError
+from hyperframe.frame import WindowUpdateFrame
 
 from proxy.http2 import events, fields
 from proxy.http2.errors import ConnectionProtocolError, DenialOfServiceError
@@ -50,7 +50,8 @@ class Inbound(Core):
         self._settings_seen = self._remote_settings_seen = False
         self._first_settings_acknowledged = False
         self._block_stream = 0
-        self._block_ends_stream = False
+        self._block_ends_stream = self._block_opens = self._block_refused = False
+        self._unseen = 0
         self._judged: tuple[Stream | None, fields.Message | None] = (None, None)
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
@@ -109,10 +110,10 @@ class Inbound(Core):
                 return
             if kind == _DATA:
                 self._receive_data_frame(stream, frame)
-                return
-            self._block_ends_stream = bool(flags & _END_STREAM)
-            self._block_stream = 0 if flags & _END_HEADERS else stream_id
-            self._receive_block(frame, stream_id)
+            elif stream is None and not self._server and self._is_idle(stream_id):
+                self._end(ErrorCode.PROTOCOL_ERROR)
+            else:
+                self._begin_block(stream, flags, frame, stream_id)
         elif kind == _CONTINUATION:
             if flags & _END_HEADERS:
                 self._block_stream = 0
@@ -151,15 +152,23 @@ class Inbound(Core):
             stream = self._streams.get(event.stream_id)
             if stream is not None:
                 code = int(event.error_code or 0)
-                if event.remote_reset:
-                    self._events.append(events.StreamReset(stream.stream_id, code))
+                if not event.remote_reset:
+                    # A window beyond its maximum: nghttp2 ends the connection for it, h2 only the stream.
+                    self._h2.clear_outbound_data_buffer()
+                    self._end(code)
+                    return
+                self._events.append(events.StreamReset(stream.stream_id, code))
                 self._close_stream(stream, code)
 
     def _receive_data_frame(self, stream: Stream | None, frame: bytes) -> None:
-        if stream is not None and not stream.final:
-            # h2 would end the connection for a body before the final response.
+        if stream is not None and (stream.refused or not stream.final):
+            # h2 would end the connection for a body before the final response, or after what it took for trailers.
             self._refuse(stream, ErrorCode.PROTOCOL_ERROR)
-            self._give_back(None, len(frame) - 9)
+            # It never counted against the window that h2 keeps, so it is given back past h2.
+            self._unseen += len(frame) - 9
+            if self._unseen * 4 > self._window.size:
+                self._write(WindowUpdateFrame(0, window_increment=self._unseen).serialize())
+                self._unseen = 0
             return
         received = self._through_h2(frame)
         if self._last_goaway is not None:
@@ -182,7 +191,6 @@ class Inbound(Core):
             )
         ):
             self._refuse(stream, ErrorCode.PROTOCOL_ERROR)
-        if stream.refused:
             self._give_back(None, length)
             return
         self._give_back(stream, length - len(body))
@@ -209,17 +217,27 @@ class Inbound(Core):
         self._judged = (stream, message)
         return message is not None and 0 < message.status < 200 and not self._block_ends_stream
 
+    def _begin_block(self, stream: Stream | None, flags: int, frame: bytes, stream_id: int) -> None:
+        self._block_ends_stream = bool(flags & _END_STREAM)
+        self._block_stream = 0 if flags & _END_HEADERS else stream_id
+        self._block_opens = stream is None and self._is_idle(stream_id)
+        self._block_refused = stream is not None and stream.final and not self._block_ends_stream
+        if self._block_refused:
+            # Trailers that do not end the stream: h2 is shown some that do, or it would end the connection.
+            frame = frame[:4] + bytes((flags | _END_STREAM,)) + frame[5:]
+        self._receive_block(frame, stream_id)
+
     def _receive_block(self, frame: bytes, stream_id: int) -> None:
         stream = self._streams.get(stream_id)
         self._judged = (stream, None)
         received = self._through_h2(frame)
         if self._block_stream or self._last_goaway is not None:
             return
-        if not received:
+        if not received or (stream is None and not self._block_opens):
             # For a stream that is gone.
             self._drop_reset()
             return
-        message = self._judged[1]
+        message = None if self._block_refused else self._judged[1]
         if stream is None:
             stream = self._open_inbound(stream_id)
             if stream is None:
@@ -228,7 +246,9 @@ class Inbound(Core):
         else:
             trailers = stream.final
         stream.remote_closed = self._block_ends_stream
-        if not stream.refused:
+        if stream.refused:
+            self._drop_reset()
+        else:
             self._take_message(stream, message, trailers)
 
     def _open_inbound(self, stream_id: int) -> Stream | None:
@@ -247,7 +267,7 @@ class Inbound(Core):
         )
         limit = next((value for value in pending if value is not None), UNLIMITED)
         if self._inbound_streams >= limit:
-            self._tasks.append(partial(self._write_reset, stream_id, ErrorCode.REFUSED_STREAM))
+            self._write_reset(stream_id, ErrorCode.REFUSED_STREAM)
             return None
         self._last_processed = stream_id
         stream = Stream(stream_id, own=False, window=self._local[Setting.INITIAL_WINDOW_SIZE])
@@ -289,9 +309,11 @@ class Inbound(Core):
         return None
 
     def _receive_settings(self, flags: int, stream_id: int, frame: bytes) -> None:
-        if flags & _ACK and not stream_id and len(frame) == 9:
-            if self._unacknowledged_settings:
-                self._apply_local_settings(self._unacknowledged_settings.popleft())
+        if flags & _ACK and not stream_id:
+            if len(frame) > 9 or not self._unacknowledged_settings:
+                self._end(ErrorCode.FRAME_SIZE_ERROR if len(frame) > 9 else ErrorCode.PROTOCOL_ERROR)
+                return
+            self._apply_local_settings(self._unacknowledged_settings.popleft())
             if self._first_settings_acknowledged:
                 self._through_h2(frame)
             # h2 was not told of the first, and counts.

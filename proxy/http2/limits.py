@@ -14,8 +14,10 @@ class FloodLimits:
     max_consecutive_inbound_frames_with_empty_payload: int = 1
     max_inbound_priority_frames_per_stream: int = 100
     max_inbound_window_update_frames_per_data_frame_sent: int = 10
-    max_header_block_size: int = 60 * 1024
-    """Bytes of one HEADERS frame and its CONTINUATION frames, before HPACK: what the decoded header list may have."""
+    max_header_block_size: int = 256 * 1024
+    """Bytes of one HEADERS frame and its CONTINUATION frames, before HPACK. Above ``max_request_headers_kb``
+    Envoy resets the stream only, after it has decoded everything: this is where that ends, and
+    ``Options.max_header_list_size`` is the same bound after HPACK."""
     premature_reset_total_stream_count: int = 500
     """``overload.premature_reset_total_stream_count``"""
     premature_reset_min_stream_lifetime_seconds: int = 1

@@ -58,7 +58,7 @@ class Options:
     initial_connection_window_size: int = 24 << 20
     hpack_table_size: int = 4096
     """Bytes of the dynamic tables, of the peer's encoder and at most of ours."""
-    max_header_list_size: int = 1 << 20
+    max_header_list_size: int = 256 * 1024
     """Bytes of one decoded header list (RFC 9113 section 6.5.2: 32 more for each field) above which the whole
     connection ends at once, without GOAWAY. What an exchange may have is less and judged by the connection."""
     max_header_count: int = 10_000

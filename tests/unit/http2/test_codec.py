@@ -153,8 +153,10 @@ def test_streams_above_a_limit_that_the_peer_has_not_seen_yet(engine: str) -> No
     raw = Raw(engine, Role.SERVER)
     block = [raw.encoder.encode(REQUEST) for _ in range(2)]
     codec.data_to_send()
-    codec.receive_data(PREFACE + SETTINGS + frame(1, 5, 1, block[0]) + frame(1, 5, 3, block[1]))
-    assert (3, 0, 3, b"\0\0\0\7") in frames(codec.data_to_send())
+    trailers = raw.encoder.encode([(b"a", b"b")])
+    late = frame(1, 4, 3, block[1]) + frame(0, 0, 3, b"x") + frame(1, 5, 3, trailers)
+    codec.receive_data(PREFACE + SETTINGS + frame(1, 5, 1, block[0]) + late)
+    assert [sent for sent in frames(codec.data_to_send()) if sent[0] == 3] == [(3, 0, 3, b"\0\0\0\7")]
     assert [type(event).__name__ for event in codec.events()] == ["SettingsReceived", "RequestReceived"]
 
 
@@ -225,6 +227,63 @@ def test_a_breach_ends_the_connection_with_goaway(engine: str, name: str) -> Non
     with pytest.raises(CodecError):
         raw.codec.receive_data(b"")
     assert raw.codec.data_to_send() == b""
+
+
+ON_A_STREAM: dict[str, tuple[bytes, int]] = {
+    "beyond the window": (frame(0, 0, 1, b"x" * 16384) * 4 + frame(0, 0, 1, b"x"), ErrorCode.FLOW_CONTROL_ERROR),
+    "WINDOW_UPDATE too large": (frame(8, 0, 1, b"\x7f\xff\xff\xff"), ErrorCode.FLOW_CONTROL_ERROR),
+    "WINDOW_UPDATE of 0": (frame(8, 0, 1, bytes(4)), ErrorCode.PROTOCOL_ERROR),
+    "DATA after the end": (frame(0, 1, 1) + frame(0, 0, 1, b"x"), ErrorCode.STREAM_CLOSED),
+    "HEADERS after the end": (frame(0, 1, 1) + frame(1, 5, 1, b"\x82"), ErrorCode.STREAM_CLOSED),
+    "RST_STREAM too short": (frame(3, 0, 1, b"x"), ErrorCode.FRAME_SIZE_ERROR),
+    "padding longer than the frame": (frame(0, 8, 1, b"\2x"), ErrorCode.PROTOCOL_ERROR),
+    "one SETTINGS ACK too many": (frame(4, 1, 0), ErrorCode.PROTOCOL_ERROR),
+    "SETTINGS ACK with payload": (frame(4, 1, 0, bytes(6)), ErrorCode.FRAME_SIZE_ERROR),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ON_A_STREAM)
+def test_a_breach_on_an_open_stream(engine: str, name: str) -> None:
+    data, code = ON_A_STREAM[name]
+    options = Options(initial_stream_window_size=65535, initial_connection_window_size=1 << 20)
+    raw = Raw(engine, Role.SERVER, options)
+    raw.headers(1, REQUEST)
+    raw.receive(data)
+    assert raw.saw[-1][:2] == ("ConnectionClosed", code)
+    assert frames(raw.sent)[-1][3][:8] == b"\0\0\0\1" + code.to_bytes(4, "big")
+
+
+def test_responses_that_nobody_asked_for(engine: str) -> None:
+    for stream_id in (1, 2):
+        raw = Raw(engine, Role.CLIENT)
+        raw.headers(stream_id, OK)
+        assert raw.saw[-1][:2] == ("ConnectionClosed", ErrorCode.PROTOCOL_ERROR)
+
+
+@pytest.mark.parametrize("late", [OK, ((b":status", b"103"),), ((b"a", b"b"),)])
+def test_what_follows_a_final_response_and_is_no_trailer(engine: str, late: Any) -> None:
+    raw = Raw(engine, Role.CLIENT)
+    raw.codec.send_request(REQUEST)
+    raw.flush()
+    raw.sent = b""
+    raw.headers(1, OK)
+    raw.codec.receive_data(frame(1, 4, 1, raw.encoder.encode(late)) + frame(0, 1, 1, b"x"))
+    raw.flush()
+    assert raw.saw == [("ResponseReceived", 1, OK, False), ("StreamClosed", 1, 1, None)]
+    assert frames(raw.sent) == [(3, 0, 1, b"\0\0\0\1")]
+    raw.receive(frame(0, 0, 1, b"x"))
+    assert raw.saw[2:] == []
+
+
+def test_what_comes_for_a_refused_stream_is_given_back(engine: str) -> None:
+    options = Options(initial_stream_window_size=65535, initial_connection_window_size=65535)
+    raw = Raw(engine, Role.SERVER, options)
+    for stream_id in range(1, 41, 2):
+        bad = raw.encoder.encode([*REQUEST, (b"connection", b"x")])
+        raw.receive(frame(1, 4, stream_id, bad) + frame(0, 0, stream_id, b"x" * 16384))
+    given = [payload for kind, _, stream, payload in frames(raw.sent) if kind == 8 and not stream]
+    assert sum(int.from_bytes(increment, "big") for increment in given) > 20 * 16384 - 65535
+    assert [event[0] for event in raw.saw] == ["StreamClosed"] * 20
 
 
 def test_the_first_frame_is_settings(engine: str) -> None:
