@@ -140,6 +140,7 @@ class HttpExchange(Attempts):
             self._request_ended()
         breaker = cluster.breaker
         if not breaker.try_request():
+            self.attempts = 1
             self.reply(local_reply.reset_before_response("overflow"))
             return
         self._breaker_held = True
