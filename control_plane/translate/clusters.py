@@ -19,7 +19,7 @@ from control_plane.registry.service import AppProtocol, MeshEndpoint, MeshPort, 
 from control_plane.translate import names
 from control_plane.translate.effective import identities
 from control_plane.translate.endpoints import load_assignment
-from control_plane.translate.http_version import http2_to_app, http2_to_service, speak_http2
+from control_plane.translate.http_version import http2_to_app, http2_to_service, speak_as_client, speak_http2
 from control_plane.translate.node import HostPort
 from control_plane.translate.pack import ADS, duration, packed, socket_address, uint32
 from control_plane.translate.settings import MeshSettings
@@ -114,6 +114,7 @@ def _srv(service: MeshService, port: MeshPort, settings: MeshSettings) -> Any:
 def passthrough_cluster(mark: int, settings: MeshSettings) -> Any:
     """Whatever the app dialled."""
     cluster = _cluster(names.PASSTHROUGH_CLUSTER, mark, settings)
+    speak_as_client(cluster)
     cluster.type = cluster_pb2.Cluster.ORIGINAL_DST
     cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
     return cluster

@@ -1,8 +1,9 @@
 """Which version of HTTP a sidecar speaks upstream: the one place where that is decided.
 
 Ports that are declared HTTP/2 or gRPC are spoken to in HTTP/2: in plaintext with prior knowledge, between sidecars
-by ALPN. All other HTTP is HTTP/1.1, whatever the client spoke, which is ``DO_NOT_UPGRADE`` in the words of Istio's
-``h2UpgradePolicy``. This module must not know who has a sidecar.
+by ALPN. All other HTTP of services is HTTP/1.1, whatever the client spoke, which is ``DO_NOT_UPGRADE`` in the words
+of Istio's ``h2UpgradePolicy``. Hosts that the mesh does not know hear what their client speaks. This module must not
+know who has a sidecar.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from envoy.config.core.v3 import protocol_pb2
-from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 
 from control_plane.registry.service import AppProtocol
 from control_plane.translate.pack import packed
@@ -30,8 +31,20 @@ def http2_to_app(protocol: AppProtocol) -> bool:
 
 def speak_http2(cluster: Any) -> None:
     """Make ``cluster`` speak HTTP/2 and nothing else. One that is not asked speaks HTTP/1.1."""
-    explicit = http_protocol_options_pb2.HttpProtocolOptions.ExplicitHttpConfig(
+    explicit = HttpProtocolOptions.ExplicitHttpConfig(
         http2_protocol_options=protocol_pb2.Http2ProtocolOptions()
     )
-    options = http_protocol_options_pb2.HttpProtocolOptions(explicit_http_config=explicit)
+    _set(cluster, HttpProtocolOptions(explicit_http_config=explicit))
+
+
+def speak_as_client(cluster: Any) -> None:
+    """Make ``cluster`` speak the version that the request came in."""
+    both = HttpProtocolOptions.UseDownstreamHttpConfig(
+        http_protocol_options=protocol_pb2.Http1ProtocolOptions(),
+        http2_protocol_options=protocol_pb2.Http2ProtocolOptions(),
+    )
+    _set(cluster, HttpProtocolOptions(use_downstream_protocol_config=both))
+
+
+def _set(cluster: Any, options: HttpProtocolOptions) -> None:
     cluster.typed_extension_protocol_options[PROTOCOL_OPTIONS].CopyFrom(packed(options))

@@ -18,7 +18,7 @@ from proxy.stream.framing import Chunk, Dechunk
 from proxy.stream.state import ExchangeState
 from proxy.stream.tunnel import opened
 from proxy.upstream.http2 import Http2Connection
-from proxy.upstream.pool import PooledConnection
+from proxy.upstream.pool import PooledConnection, shelf
 from proxy.upstream.retry import CONNECT_FAILURES
 from proxy.upstream.stream import Fields, UpstreamStream
 
@@ -75,7 +75,8 @@ class Attempts(ExchangeState):
                 self._waiting = False
                 self._failed_attempt("overflow", "")
             return
-        idle = host.idle
+        http2 = self.down.http2
+        idle = shelf(cluster, host, http2=True) if http2 else host.idle
         while idle:
             pooled = idle[-1]
             if not pooled.http2 or pooled.closed:
@@ -87,7 +88,7 @@ class Attempts(ExchangeState):
         self._waiting = True
         if not self.request_done:
             self.down.hold_for_upstream()
-        if not self.down.pool.wait(cluster, host, self):
+        if not self.down.pool.wait(cluster, host, self, http2=http2):
             self._waiting = False
             self._failed_attempt("overflow", "")
 

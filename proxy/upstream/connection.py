@@ -29,6 +29,10 @@ _RAW: Final = Head()
 """Stands for the head of a response that has none."""
 
 
+QueueKey = Host | tuple[Host, str]
+"""What requests wait for: any connection of a host, or one of a version."""
+
+
 class Owner(Protocol):
     """The pool, as its connections see it."""
 
@@ -57,10 +61,12 @@ class UpstreamConnection(asyncio.Protocol):
         "cluster",
         "host",
         "idle_since",
+        "key",
         "local",
         "pooled",
         "principal",
         "requests",
+        "shelf",
     )
 
     def __init__(self, owner: Owner, cluster: Cluster, host: Host) -> None:
@@ -76,6 +82,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._full = False
         self.cluster = cluster
         self.host = host
+        self.key: QueueKey = host
+        self.shelf = host.idle
         self.closed = False
         self.pooled = False
         self.requests = 0

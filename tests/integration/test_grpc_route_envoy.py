@@ -1,4 +1,6 @@
-"""GRPCRoutes from ``tulle apply`` to calls: real Envoys in sidecars' places, a grpcio client and two grpcio servers.
+"""GRPCRoutes from ``tulle apply`` to calls: sidecars on all sides, a grpcio client and two grpcio servers.
+
+``SIDECARS`` says of which kind the client's and the servers' are; Envoy is in the place of Tulle's own, or beside it.
 
 Client and servers speak gRPC in plaintext to their own sidecars; between these there is HTTP/2 in mutual TLS.
 """
@@ -85,6 +87,12 @@ spec:
   - matches:
     - method: {service: shop.Broken}
     backendRefs: [{name: missing, port: 50051}]
+  - matches:
+    - method: {service: shop.Slow}
+    backendRefs: [{name: api-v1, port: 50051}]
+    filters:
+    - type: RequestHeaderModifier
+      requestHeaderModifier: {remove: [grpc-timeout]}
 """
 HTTP_ROUTE = """\
 apiVersion: gateway.networking.k8s.io/v1
@@ -152,10 +160,14 @@ class Envoy(Process):
             self.popen = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
 
 
-class World:
-    """A control plane, ``api`` in two versions, and a client; each with an Envoy."""
+SIDECARS = [("envoy", "envoy"), ("tulle", "envoy"), ("envoy", "tulle"), ("tulle", "tulle")]
 
-    def __init__(self, directory: Path) -> None:
+
+class World:
+    """A control plane, ``api`` in two versions, and a client; each with a sidecar (``envoy`` or ``tulle``)."""
+
+    def __init__(self, directory: Path, client: str, server: str) -> None:
+        self.kinds = {"client": client, "api": server}
         self.directory = directory
         self.processes: list[Process] = []
         self.servers: list[grpc.Server] = []
@@ -177,10 +189,10 @@ class World:
             server.start()
             self.servers.append(server)
             inbound = f"127.0.0.1:{free_port()}=127.0.0.1:{app},name=grpc,protocol=GRPC"
-            self.envoy(f"api-{version}", "api", f"version={version}", "--inbound", inbound)
-        self.envoy("client", "client", "version=v0", "--outbound-bind", f"127.0.0.1:{self.outbound}")
+            self.sidecar(f"api-{version}", "api", f"version={version}", "--inbound", inbound)
+        self.sidecar("client", "client", "version=v0", "--outbound-bind", f"127.0.0.1:{self.outbound}")
 
-    def envoy(self, name: str, account: str, label: str, *options: str) -> None:
+    def sidecar(self, name: str, account: str, label: str, *options: str) -> None:
         run = json.loads((self.directory / "data" / "run.json").read_text())
         token = self.directory / f"{name}.token"
         token.write_text(self.tulle("token", "create", "--service-account", account))
@@ -196,10 +208,14 @@ class World:
             "--label",
             label,
         ]
-        arguments += ["--ip", "127.0.0.1", "--interception-mode", "NONE", "--out", str(directory)]
-        arguments += ["--access-log", str(directory / "access.log")]
-        self.tulle("envoy-bootstrap", *arguments, "--admin-address", f"127.0.0.1:{free_port()}", *options)
-        self.processes.append(Envoy(directory))
+        arguments += ["--ip", "127.0.0.1", "--interception-mode", "NONE", "--admin-address"]
+        arguments += [f"127.0.0.1:{free_port()}", "--access-log", str(directory / "access.log"), *options]
+        if self.kinds[account] == "envoy":
+            self.tulle("envoy-bootstrap", *arguments, "--out", str(directory))
+            self.processes.append(Envoy(directory))
+            return
+        arguments += ["--state-dir", str(directory), "--readiness-address", "none"]
+        self.processes.append(Process(self.directory / f"{name}.log", "proxy", *arguments))
 
     def route(self, channel: grpc.Channel) -> None:
         """Apply the GRPCRoute and wait until it holds."""
@@ -222,9 +238,9 @@ class World:
         return until(condition, what, self.processes[-1])
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = World(tmp_path_factory.mktemp("world"))
+@pytest.fixture(scope="module", params=SIDECARS, ids="-".join)
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    made = World(tmp_path_factory.mktemp("world"), *request.param)
     try:
         made.start()
         yield made
@@ -331,11 +347,11 @@ def test_a_stream_goes_both_ways_at_once(channel: grpc.Channel) -> None:
 
 
 def test_a_calls_deadline_is_kept_by_its_sidecar(world: World, channel: grpc.Channel) -> None:
-    # The client library keeps deadlines itself, unless it has not been told.
-    hanging = channel.unary_unary("/shop.Orders/Hang").future(b"", metadata=[("grpc-timeout", "200m")])
+    # Libraries keep deadlines too: the client's has not been told of this one, and the server's does not see it.
+    hanging = channel.unary_unary("/shop.Slow/Hang").future(b"", metadata=[("grpc-timeout", "200m")])
     assert hanging.exception(timeout=WAIT) is not None
     record = world.until(
-        lambda: next((one for one in world.log("client") if one["path"] == "/shop.Orders/Hang"), None),
+        lambda: next((one for one in world.log("client") if one["path"] == "/shop.Slow/Hang"), None),
         "the client's sidecar logs it",
     )
     assert hanging.code() is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -164,7 +164,9 @@ def test_whatever_came_before_the_result_is_that_of_a_fresh_start(steps: list[li
 
 
 @pytest.mark.parametrize("one", NODES, ids=lambda n: f"{n.name}-{n.mode}")
-@pytest.mark.parametrize("part", [[], ["strict"], ["disable"], ["policies"], ["routes", "entries"]])
+@pytest.mark.parametrize(
+    "part", [[], ["strict"], ["disable"], ["policies"], ["routes", "entries"], ["grpc", "grpc-routes"]]
+)
 def test_tulles_own_sidecar_decodes_and_compiles_everything(part: list[str], one: Node) -> None:
     documents = [document for name in ("services", *part) for document in MESH[name]]
     found = translate(view_of(documents), one, MeshSettings(dns_resolvers=("10.1.0.1:53",)))

@@ -128,6 +128,12 @@ def test_without_capture_the_nodes_own_word_counts() -> None:
     assert egress["filters"][0]["name"] == "envoy.filters.network.http_connection_manager"
 
 
+def test_hosts_that_nobody_declared_hear_the_version_that_their_client_speaks() -> None:
+    passthrough = made(translate(view_of([]), node()), names.CLUSTER, names.PASSTHROUGH_CLUSTER)
+    options = passthrough["typedExtensionProtocolOptions"][PROTOCOL_OPTIONS]
+    assert options["useDownstreamProtocolConfig"] == {"httpProtocolOptions": {}, "http2ProtocolOptions": {}}
+
+
 def test_grpc_outside_the_mesh_is_called_in_plaintext_http2() -> None:
     ports = [{"number": 443, "name": "grpc", "protocol": "GRPC"}]
     spec = {"hosts": ["x.org"], "ports": ports, "resolution": "DNS"}
