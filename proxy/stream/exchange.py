@@ -140,6 +140,7 @@ class HttpExchange(Attempts):
             self._request_ended()
         breaker = cluster.breaker
         if not breaker.try_request():
+            self.attempts = 1
             self.reply(local_reply.reset_before_response("overflow"))
             return
         self._breaker_held = True
@@ -262,7 +263,7 @@ class HttpExchange(Attempts):
         self._replay = b""
         self._try_deadline = inf
         self.response = head
-        self.status = status
+        self.status = self._charged = status
         self.first_upstream_rx = now = monotonic()
         self._last = self.down.state.now
         self._responded = True
@@ -412,7 +413,8 @@ class HttpExchange(Attempts):
             ):
                 down.keep = False
         self._responded = True
-        self._charged = reply.status
+        if reply.flag[:1] == "U":
+            self._charged = reply.status
         self.answer_with(reply.status, reply.body)
         edits = also = None
         if self.target is not None:
@@ -557,8 +559,9 @@ class HttpExchange(Attempts):
             self._waiting = False
             down.pool.cancel(host, self)
         status = self.status
-        # As in Envoy, the cluster's and the route's counts know nothing of mappers and of gRPC.
-        charged = self._charged or status
+        # As in Envoy, the cluster's and the route's counts know nothing of mappers, of gRPC and of what the connection
+        # manager has decided.
+        charged = self._charged
         duration = int((now - self.start) * 1000000)
         stats = http.stats
         stats.downstream_rq_active -= 1
@@ -576,10 +579,11 @@ class HttpExchange(Attempts):
             breaker.release_request()
             if self._retrying:
                 breaker.release_retry()
-                if charged < 500:
+                if 0 < charged < 500 and "URX" not in self.flags:
                     cluster.stats.upstream_rq_retry_success += 1
+            cluster.stats.upstream_rq_active -= 1
+        if cluster is not None and charged:
             upstream_stats = cluster.stats
-            upstream_stats.upstream_rq_active -= 1
             upstream_stats.upstream_rq_completed += 1
             upstream_stats.rq_xx[charged // 100 if charged < 600 else 0] += 1
             codes = upstream_stats.rq_codes
@@ -594,7 +598,7 @@ class HttpExchange(Attempts):
                 else:
                     self._judge(host)
         route = self.route
-        if route is not None and route.choose is not None:
+        if charged and route is not None:
             route.stats.rq_xx[charged // 100 if charged < 600 else 0] += 1
         for log in http.access_logs:
             log.log(self)

@@ -1,7 +1,8 @@
-"""What a real Envoy and Tulle count of a host (``rq_success``, ``rq_error``) whose answers are gRPC, and are not."""
+"""What a real Envoy and Tulle count of clusters and hosts whose answers are gRPC, and are not."""
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 
@@ -14,6 +15,7 @@ from tests.support.twins import (
     Heard,
     Reset,
     Until,
+    counters,
     envoy,
     get,
     host_counts,
@@ -48,9 +50,14 @@ ANSWERS = {
     "try": b"",
     "again": b"HTTP/1.1 200 OK\r\ngrpc-status: 14\r\n" + EMPTY,
     "garbage": b"nonsense\r\n\r\n",
+    "duration": b"",
+    "idle": b"",
+    "gone": b"",
 }
 TIMES = {
     "slow": {"timeout": "0.3s"},
+    "duration": {"max_stream_duration": {"max_stream_duration": "0.3s"}},
+    "idle": {"idle_timeout": "0.3s", "timeout": "0s"},
     "stuck": {"timeout": "0.3s"},
     "try": {"retry_policy": {"retry_on": "reset", "num_retries": 1, "per_try_timeout": "0.3s"}},
     "again": {"retry_policy": {"retry_on": "unavailable", "num_retries": 2}},
@@ -63,6 +70,8 @@ def call(name: str, kind: str) -> Case:
     request = get(f"/{name}", KINDS[kind], "content-length: 0", method="POST")
     if name == "half":
         return Case(f"{name}-{kind}", kind, (request, Heard(b"/half"), Until(b"ok"), Reset()))
+    if name == "gone":
+        return Case(f"{name}-{kind}", kind, (request, Heard(b"/gone"), Reset()))
     return Case(f"{name}-{kind}", kind, (request,), to_end=name in ("cut", "stuck"))
 
 
@@ -75,8 +84,22 @@ def answer(talk: Conversation) -> None:
     talk.send(ANSWERS.get(name, ANSWERS["no-status"]))
     if name in ("cut", "reset"):
         talk.socket.close()
-    elif name in ("half", "stuck", "slow", "try"):
+    elif name in ("half", "stuck", "slow", "try", "duration", "idle", "gone"):
         talk.rest()
+
+
+UNCOMPARED = re.compile("cx_|rq_(active|pending_active|timeout)").match
+"""Connections, and what Tulle does not count of a host."""
+
+
+def counted_of(stats: str, name: str) -> dict[str, int]:
+    """What the cluster counts of requests and their answers."""
+    return {
+        key: value
+        for key, value in counters(stats, f"cluster.{name}.upstream_rq_").items()
+        if re.fullmatch(r"[1-5](xx|[0-9][0-9])|completed|timeout|total|retry(_.*)?", key)
+        and key != "retry_backoff_exponential"
+    }
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +130,8 @@ def counted(
             with side(document, directory, scripts) as it:
                 # The log lines of all, which this waits for, are written when their requests are over.
                 it.play(CASES)
-                found.append(host_counts(it.clusters()))
+                hosts, stats = host_counts(it.clusters()), it.stats()
+                found.append({name: {**hosts[name], **counted_of(stats, name)} for name in hosts})
         yield found[0], found[1]
 
 
@@ -116,7 +140,7 @@ def test_the_same_as_envoy(
     counted: tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]], case: Case
 ) -> None:
     envoy, tulle = (
-        {key: side[case.name][key] for key in ("rq_success", "rq_error", "rq_total")} for side in counted
+        {key: value for key, value in side[case.name].items() if not UNCOMPARED(key)} for side in counted
     )
     assert tulle == envoy
 

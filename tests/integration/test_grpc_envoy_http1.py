@@ -86,6 +86,7 @@ ROUTES = [
     },
     to("dead", "/dead"),
     to("empty", "/empty"),
+    to("full", "/full"),
     to("missing", "/missing"),
     to("missing", "/notfound", cluster_not_found_response_code="NOT_FOUND"),
     to(prefix="/slow", timeout="0.3s"),
@@ -148,7 +149,7 @@ PATHS = [
     "/direct", "/odd", "/status/204", "/status/400", "/status/401", "/status/429", "/status/499", "/status/500",
     "/redirect?q", "/typed", "/quiet", "/dead", "/empty", "/missing", "/notfound", "/slow", "/long", "/reset",
     "/garbage", "/deny", "/nothing", "/ok/hello", "/ok/in-head", "/ok/in-trailers", "/ok/user", "/ok/junk",
-    "/ok/unavailable", "/ok/silent",
+    "/ok/unavailable", "/ok/silent", "/full",
 ]  # fmt: skip
 TYPES = [
     "application/grpc+proto", "application/grpc+", "application/grpc-web", "application/grpc;x=y", "Application/grpc",
@@ -267,6 +268,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         # Cases run side by side: the budget of retries is not what is looked at.
         many = {"circuit_breakers": {"thresholds": [{"max_retries": 1000}]}}
         clusters = [upstream(**many), upstream("dead", dead.getsockname()[1]), empty]
+        full = {"max_requests": 0, "max_pending_requests": 0, "max_connections": 0}
+        clusters.append(upstream("full", circuit_breakers={"thresholds": [full]}))
         listeners = [
             manager(name, *ROUTES, filters=[DENY], log=LOG, **options) for name, options in CONFIGS.items()
         ]

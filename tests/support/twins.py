@@ -29,6 +29,7 @@ import uvloop
 from proxy.accept.worker import Worker
 from proxy.admin.clusters import clusters_json
 from proxy.bootstrap import parse
+from proxy.observe.metrics import stats_text
 from proxy.runtime.compile import CompileEnv
 from proxy.runtime.hub import Hub
 from proxy.tls.store import SecretStore
@@ -298,7 +299,8 @@ class RecordingBackend:
 
 
 class Side:
-    """One of the two: where its listeners are, its backend, its logs, what it says at ``/clusters?format=json``."""
+    """One of the two: where its listeners are, its backend, its logs, what it says at ``/clusters?format=json`` and
+    ``/stats``."""
 
     def __init__(
         self,
@@ -307,8 +309,10 @@ class Side:
         backend: RecordingBackend,
         ports: dict[str, int],
         clusters: Callable[[], Any],
+        stats: Callable[[], str],
     ) -> None:
         self.clusters = clusters
+        self.stats = stats
         self.name = name
         self.directory = directory
         self.backend = backend
@@ -529,9 +533,24 @@ def host_counts(clusters: Any) -> dict[str, dict[str, int]]:
     }
 
 
+def counters(stats: str, prefix: str) -> dict[str, int]:
+    """The counters and gauges under ``prefix`` that are not zero, without it."""
+    found = {}
+    for line in stats.splitlines():
+        name, _, value = line.partition(": ")
+        if name.startswith(prefix) and value.isdigit() and value != "0":
+            found[name.removeprefix(prefix)] = int(value)
+    return found
+
+
 def _json(url: str) -> Any:
+    return json.loads(_text(url))
+
+
+def _text(url: str) -> str:
     with urllib.request.urlopen(url, timeout=5) as answer:
-        return json.load(answer)
+        text: str = answer.read().decode()
+        return text
 
 
 def _fill(document: Any, backend: int, directory: Path) -> Any:
@@ -571,7 +590,14 @@ def envoy(document: dict[str, Any], directory: Path, scripts: dict[bytes, Script
                 if set(ports) == wanted:
                     break
             time.sleep(0.05)  # polls another process
-        yield Side("envoy", logs, backend, ports, lambda: _json(f"http://{where}/clusters?format=json"))
+        yield Side(
+            "envoy",
+            logs,
+            backend,
+            ports,
+            lambda: _json(f"http://{where}/clusters?format=json"),
+            lambda: _text(f"http://{where}/stats"),
+        )
     finally:
         process.terminate()
         process.wait(10)
@@ -594,7 +620,14 @@ def tulle(document: dict[str, Any], directory: Path, scripts: dict[bytes, Script
     asyncio.run_coroutine_threadsafe(worker.start(), loop).result(WAIT)
     try:
         ports = {name: found[0][1] for name, found in worker.addresses().items()}
-        yield Side("tulle", logs, backend, ports, lambda: clusters_json(hub.current.clusters.values(), {}))
+        yield Side(
+            "tulle",
+            logs,
+            backend,
+            ports,
+            lambda: clusters_json(hub.current.clusters.values(), {}),
+            lambda: stats_text(hub.current.stats, hub.current.clusters.values()),
+        )
     finally:
         asyncio.run_coroutine_threadsafe(worker.stop(), loop).result(WAIT)
         loop.call_soon_threadsafe(loop.stop)
