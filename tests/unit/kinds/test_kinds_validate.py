@@ -459,6 +459,16 @@ _JSON = st.recursive(
         | st.dictionaries(
             st.sampled_from(
                 ["name", "port", "ports", "rules", "from", "source", "principals", "matches", "path", "value"]
+                + [
+                    "method",
+                    "service",
+                    "type",
+                    "headers",
+                    "hostnames",
+                    "filters",
+                    "backendRefs",
+                    "parentRefs",
+                ]
             ),
             inner,
             max_size=4,
