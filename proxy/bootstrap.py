@@ -7,7 +7,7 @@ resources: a sidecar with a control plane is started with ``--control-plane``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -16,10 +16,12 @@ from google.protobuf import json_format
 
 from proxy import document
 from proxy.model.config import Admin, Config, ConfigError
+from proxy.model.http2 import PREMATURE_RESETS, PrematureResets
+from proxy.model.listener import FilterChain, HttpConnectionManager, Listener
 from proxy.model.overload import OverloadManager
 from proxy.xds.decode import address as decode_address
 from proxy.xds.decode import cluster, fields, listener, tls
-from proxy.xds.decode.layered_runtime import listener_limits
+from proxy.xds.decode.layered_runtime import runtime_limits
 from proxy.xds.decode.overload import overload_manager
 
 
@@ -100,17 +102,36 @@ def parse(content: Any) -> Bootstrap:
     for index, made in enumerate(static.listeners):
         # Envoy lets static listeners be without a name and gives them one.
         made.name = made.name or f"listener_{index}"
+    limits = runtime_limits(message.layered_runtime, "layered_runtime")
+    listeners = [listener.listener(m) for m in static.listeners]
+    if limits.premature_resets != PREMATURE_RESETS:
+        listeners = [_limited(item, limits.premature_resets) for item in listeners]
     config = Config(
         version="static",
-        listeners=_by_name([listener.listener(m) for m in static.listeners], "listeners"),
+        listeners=_by_name(listeners, "listeners"),
         clusters=_by_name([cluster.cluster(m) for m in static.clusters], "clusters"),
         secrets=_by_name([tls.secret(m) for m in static.secrets], "secrets"),
     )
     overload = None
     if message.HasField("overload_manager"):
         overload = overload_manager(message.overload_manager, "overload_manager")
-    limits = listener_limits(message.layered_runtime, "layered_runtime")
-    return Bootstrap(config, admin, message, overload, limits)
+    return Bootstrap(config, admin, message, overload, limits.listeners)
+
+
+def _limited(item: Listener, resets: PrematureResets) -> Listener:
+    """What the runtime says of resets is said by each connection manager."""
+
+    def limited(chain: FilterChain) -> FilterChain:
+        if isinstance(chain.terminal, HttpConnectionManager):
+            return replace(chain, terminal=replace(chain.terminal, premature_resets=resets))
+        return chain
+
+    default = item.default_filter_chain
+    return replace(
+        item,
+        filter_chains=tuple(map(limited, item.filter_chains)),
+        default_filter_chain=None if default is None else limited(default),
+    )
 
 
 def _by_name(resources: list[T], what: str) -> dict[str, T]:

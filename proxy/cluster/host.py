@@ -13,7 +13,8 @@ class Host:
 
     It keeps its identity (and so its connections and counts) while its cluster goes on to list the same address with
     the same ``tls``. ``removed`` turns true when that ends: its idle connections are to be closed, its busy ones are
-    to be closed when they fall idle. ``idle`` belongs to ``proxy.upstream.pool``, as does ``max_streams``: how
+    to be closed when they fall idle. ``idle`` belongs to ``proxy.upstream.pool``, as do ``http2_idle``, for
+    clusters whose requests go on in the version that they came in, and ``max_streams``: how
     many streams at a time its HTTP/2 connections were allowed last, 0 = not known. With ``ends`` its
     connections are on behalf of one client alone, and ``origin`` is the host that this stands for.
     """
@@ -27,6 +28,7 @@ class Host:
         "ends",
         "healthy",
         "hostname",
+        "http2_idle",
         "idle",
         "label",
         "max_streams",
@@ -66,6 +68,7 @@ class Host:
         self.rq_success = 0
         self.rq_error = 0
         self.idle: list[Any] = []
+        self.http2_idle: list[Any] = []
         self.removed = False
         self.max_streams = 0
         self.ends: Ends | None = None

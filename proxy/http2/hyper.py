@@ -1,4 +1,6 @@
-"""The ``h2`` engine: ``Codec`` kept in Python, by python-hyper's h2 (the inbound half is ``hyper_inbound``).
+"""The ``h2`` engine: ``Codec`` kept in Python, by python-hyper's h2.
+
+Its state is in ``hyper_core``, its inbound half in ``hyper_inbound``.
 
 It is the fallback where ngh2 is not installed, and the second opinion in tests. Like ngh2 it queues what it is asked to
 send, and writes in ``data_to_send``: what concerns streams in order, then requests that the peer's limit lets open,
@@ -35,7 +37,8 @@ from proxy.http2.errors import (
     StreamUnavailableError,
 )
 from proxy.http2.events import Header
-from proxy.http2.hyper_inbound import MAX_STREAM_ID, PREFACE, Inbound
+from proxy.http2.hyper_core import MAX_STREAM_ID, PREFACE
+from proxy.http2.hyper_inbound import Inbound
 from proxy.http2.hyper_state import Stream, for_hpack
 from proxy.http2.options import DEFAULT_WINDOW, ErrorCode, Options, Role, Setting
 

@@ -15,7 +15,7 @@ from proxy.http2.errors import ConnectionStateError
 from proxy.http2.frames import FrameInspector
 from proxy.http2.limits import FloodLimits
 from proxy.http2.options import Options
-from proxy.model.http2 import Http2Options
+from proxy.model.http2 import PREMATURE_RESETS, Http2Options, PrematureResets
 
 HIGH: Final = 256 * 1024
 """Bytes of one stream that wait for the peer's window or for the socket before their source is told to stop."""
@@ -36,7 +36,9 @@ def engine_options(options: Http2Options) -> Options:
     )
 
 
-def flood_limits(options: Http2Options, max_headers_kb: int) -> FloodLimits:
+def flood_limits(
+    options: Http2Options, max_headers_kb: int, resets: PrematureResets = PREMATURE_RESETS
+) -> FloodLimits:
     """What a configuration says of floods."""
     return FloodLimits(
         max_outbound_frames=options.max_outbound_frames,
@@ -47,6 +49,8 @@ def flood_limits(options: Http2Options, max_headers_kb: int) -> FloodLimits:
             options.max_inbound_window_update_frames_per_data_frame_sent
         ),
         max_header_block_size=max_headers_kb * 1024,
+        premature_reset_total_stream_count=resets.total_stream_count,
+        premature_reset_min_stream_lifetime_seconds=resets.min_stream_lifetime,
     )
 
 

@@ -34,6 +34,8 @@ class Http2Options:
     ``max_inbound_priority_frames_per_stream`` times (1 + streams) PRIORITY frames are a flood, so are more than
     5 + 2 * (streams + ``max_inbound_window_update_frames_per_data_frame_sent`` * DATA frames sent) WINDOW_UPDATEs.
     ``stream_error_on_invalid_http_message``: an invalid message ends its stream, not the connection.
+    A client may reset ``stream_reset_burst`` streams at once, and ``stream_reset_rate`` more each second (the schema
+    that is read has no fields for these two yet).
     """
 
     hpack_table_size: int = 4096
@@ -48,7 +50,35 @@ class Http2Options:
     max_inbound_window_update_frames_per_data_frame_sent: int = 10
     stream_error_on_invalid_http_message: bool = False
     connection_keepalive: Http2Keepalive | None = None
+    stream_reset_burst: int = 1000
+    stream_reset_rate: int = 33
 
 
 HTTP2_DEFAULTS = Http2Options()
 """One object for all who set nothing: a mesh has many clusters."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrematureResets:
+    """The runtime keys ``overload.premature_reset_*``: when a client is taken for one that only opens and resets.
+
+    A reset is premature if no answer had begun and the stream had lasted no more than ``min_stream_lifetime`` whole
+    seconds.
+    """
+
+    total_stream_count: int = 500
+    min_stream_lifetime: int = 1
+
+    def is_premature(self, lifetime: float) -> bool:
+        """Whether a reset after ``lifetime`` seconds without an answer is."""
+        return int(lifetime) <= self.min_stream_lifetime
+
+    def too_many(self, closed: int, premature: int) -> bool:
+        """Whether a connection is to be closed of whose streams ``closed`` are over, ``premature`` of them so.
+
+        Half of them are too many; before ``total_stream_count`` it is only when the half of that is reached.
+        """
+        return closed > 0 and premature * 2 >= max(closed, self.total_stream_count)
+
+
+PREMATURE_RESETS = PrematureResets()

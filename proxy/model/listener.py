@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from proxy.model.access_log import FileAccessLog
 from proxy.model.address import CidrRange, SocketAddress
 from proxy.model.frozen import dataclass
-from proxy.model.http2 import HTTP2_DEFAULTS, Http2Options
+from proxy.model.http2 import HTTP2_DEFAULTS, PREMATURE_RESETS, Http2Options, PrematureResets
 from proxy.model.local_reply import LocalReplyConfig
 from proxy.model.rbac import Rbac
 from proxy.model.route import RouteConfiguration, WeightedCluster
@@ -114,6 +114,7 @@ class HttpConnectionManager:
     default_host_for_http_10: str = ""
     proxy_100_continue: bool = False
     max_stream_duration: float = 0.0
+    premature_resets: PrematureResets = PREMATURE_RESETS
 
 
 @dataclass(frozen=True, slots=True)

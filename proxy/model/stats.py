@@ -129,11 +129,13 @@ class Http2Stats:
     """``http2.*`` for all downstream connections together, ``cluster.<name>.http2.*`` for those to one cluster.
 
     Each ``*_flood`` is a connection that was ended, so is ``keepalive_timeout``. ``header_overflow`` counts messages
-    with more fields than allowed, or larger ones; ``headers_cb_no_stream`` those for a stream that is no more.
+    with more fields than allowed, ``header_list_size_too_large`` larger ones (cookies count for both), and
+    ``headers_cb_no_stream`` those for a stream that is no more.
     """
 
     dropped_headers_with_underscores: int = 0
     goaway_sent: int = 0
+    header_list_size_too_large: int = 0
     header_overflow: int = 0
     headers_cb_no_stream: int = 0
     inbound_empty_frames_flood: int = 0

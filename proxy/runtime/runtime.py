@@ -47,7 +47,7 @@ class HttpRuntime:
     upstream, ``None`` = none; the received header is always left out. ``filters`` run in order on the exchange, after
     its route was found; the first reply ends it. The rest of the options is read from ``config`` (Envoy's names);
     those read for each request are attributes here. ``rewrite_reply`` is for ``local_reply_config``: it takes the
-    proxy's own answer and gives the one to send, and further edits of its head.
+    proxy's own answer and gives the one to send, and further edits of its head. ``http2_stats`` is one object for all.
     """
 
     config: HttpConnectionManager

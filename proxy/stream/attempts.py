@@ -18,7 +18,7 @@ from proxy.stream.framing import Chunk, Dechunk
 from proxy.stream.state import ExchangeState
 from proxy.stream.tunnel import opened
 from proxy.upstream.http2 import Http2Connection
-from proxy.upstream.pool import PooledConnection
+from proxy.upstream.pool import PooledConnection, shelf
 from proxy.upstream.retry import CONNECT_FAILURES
 from proxy.upstream.stream import Fields, UpstreamStream
 
@@ -75,7 +75,8 @@ class Attempts(ExchangeState):
                 self._waiting = False
                 self._failed_attempt("overflow", "")
             return
-        idle = host.idle
+        http2 = self.down.http2
+        idle = shelf(cluster, host, http2=True) if http2 else host.idle
         while idle:
             pooled = idle[-1]
             if not pooled.http2 or pooled.closed:
@@ -87,7 +88,7 @@ class Attempts(ExchangeState):
         self._waiting = True
         if not self.request_done:
             self.down.hold_for_upstream()
-        if not self.down.pool.wait(cluster, host, self):
+        if not self.down.pool.wait(cluster, host, self, http2=http2):
             self._waiting = False
             self._failed_attempt("overflow", "")
 
@@ -97,7 +98,6 @@ class Attempts(ExchangeState):
             before.active -= 1
         self.host = host
         host.active += 1
-        host.rq_total += 1
 
     def _begin(self, connection: PooledConnection) -> None:
         self.upstream_local = connection.local
@@ -105,6 +105,8 @@ class Attempts(ExchangeState):
         if not self.first_upstream_tx:
             self.first_upstream_tx = monotonic()
         route = self.route
+        connection.host.rq_total += 1
+        connection.cluster.stats.upstream_rq_total += 1
         assert route is not None and self._outgoing is not None
         body = self._replay
         if self._retry is None:
@@ -116,25 +118,26 @@ class Attempts(ExchangeState):
                 self._try_deadline = self.down.state.loop.time() + route.retry.per_try_timeout
         more = b"x-envoy-attempt-count: %d\r\n" % self.attempts if route.counts_attempts else b""
         # Before the write, which may hold the client back again at once.
-        self.down.release_for_upstream()
-        if isinstance(connection, Http2Connection):
+        down = self.down
+        down.release_for_upstream()
+        if connection.http2:
             self._begin_http2(connection, more, body)
             return
         self._upstream = connection
-        if self.down.write_paused:
+        if down.write_paused:
             # It was said before there was a connection to pause.
             connection.pause_reading()
         if self.upgrade and route.terminates_connect:
             connection.begin_raw(self)  # type: ignore[arg-type]
             self.response_started(opened(), b"", 0, False)
             return
-        block = self.down.edge.request_block(self, self._outgoing, more)
+        block = down.edge.request_block(self, self._outgoing, more)
         if self.unframed and self.head.length < 0 and not self.upgrade:
             self._reframe = _CHUNK
             connection.begin(self, block)  # type: ignore[arg-type]
             self._send_kept(body)
         else:
-            connection.begin(self, block + body)  # type: ignore[arg-type]
+            connection.begin(self, block + body if body else block)  # type: ignore[arg-type]
 
     def _begin_http2(self, connection: Http2Connection, more: bytes, body: bytes | bytearray) -> None:
         assert self._outgoing is not None

@@ -14,7 +14,7 @@ from typing import Final
 
 from proxy.cluster.host import Host
 from proxy.cluster.outcome import End, succeeded
-from proxy.grpc.message import is_grpc_request
+from proxy.grpc.message import CONTENT_TYPE, is_grpc_request
 from proxy.http1.errors import ProtocolError
 from proxy.http1.fields import CHUNKED, EXPECT, NOMINATED, PLAIN, UPGRADE
 from proxy.http1.head import Head
@@ -143,7 +143,6 @@ class HttpExchange(Attempts):
             self.reply(local_reply.reset_before_response("overflow"))
             return
         self._breaker_held = True
-        cluster.stats.upstream_rq_total += 1
         cluster.stats.upstream_rq_active += 1
         self._outgoing = down.edge.outgoing(self)
         self._replay = body
@@ -589,7 +588,11 @@ class HttpExchange(Attempts):
         if host is not None:
             host.active -= 1
             if self.first_upstream_rx:
-                self._judge(host)
+                kind = self.head.get(b"content-type")
+                if (kind is None or kind[:16] != CONTENT_TYPE) and status < 500:
+                    host.rq_success += 1
+                else:
+                    self._judge(host)
         route = self.route
         if route is not None and route.choose is not None:
             route.stats.rq_xx[charged // 100 if charged < 600 else 0] += 1

@@ -219,7 +219,9 @@ class Http2Downstream(ClientConnection):
         self._goaway_at = inf
         http = self._http
         self._h2_stats = http.http2_stats
-        limits = flood_limits(http.config.http2, http.config.max_request_headers_kb)
+        limits = flood_limits(
+            http.config.http2, http.config.max_request_headers_kb, http.config.premature_resets
+        )
         self.session = Session(
             codecs.make(codecs.Role.SERVER, engine_options(http.config.http2)),
             state.flusher,

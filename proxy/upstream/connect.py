@@ -46,14 +46,20 @@ class ConnectError(Exception):
 
 
 async def connect(
-    state: LoopState, cluster: Cluster, host: Host, make: Callable[[str], App], client: Ends | None = None
+    state: LoopState,
+    cluster: Cluster,
+    host: Host,
+    make: Callable[[str], App],
+    client: Ends | None = None,
+    offer: tuple[str, ...] = (),
 ) -> App:
     """Connect to ``host`` within the cluster's ``connect_timeout``; its ``connection_made`` was called on return.
 
-    ``make`` is told the protocol that TLS negotiated by ALPN, "" = none.
+    ``make`` is told the protocol that TLS negotiated by ALPN, "" = none; ``offer`` is what is offered where the
+    configuration names nothing.
     ``client``: on whose behalf, for clusters that are told by the PROXY protocol. Raises ``ConnectError``.
     """
-    return await _timed(state, cluster, _connect(state, cluster, host, make, client))
+    return await _timed(state, cluster, _connect(state, cluster, host, make, client, offer))
 
 
 async def connect_plain(
@@ -99,7 +105,12 @@ async def _connect_tcp(state: LoopState, cluster: Cluster, host: Host, client: E
 
 
 async def _connect(
-    state: LoopState, cluster: Cluster, host: Host, make: Callable[[str], App], client: Ends | None
+    state: LoopState,
+    cluster: Cluster,
+    host: Host,
+    make: Callable[[str], App],
+    client: Ends | None,
+    offer: tuple[str, ...],
 ) -> App:
     sock = await _connect_tcp(state, cluster, host, client)
     if host.tls is None:
@@ -107,7 +118,7 @@ async def _connect(
         transport, _ = await state.loop.create_connection(lambda: cast(asyncio.BaseProtocol, app), sock=sock)
         _limit_buffer(cluster, transport)
         return app
-    return await _secure(state, cluster, host, host.tls, sock, make)
+    return await _secure(state, cluster, host, host.tls, sock, make, offer)
 
 
 def _limit_buffer(cluster: Cluster, transport: asyncio.WriteTransport) -> None:
@@ -124,6 +135,7 @@ async def _secure(
     tls: UpstreamTls,
     sock: socket.socket,
     make: Callable[[str], App],
+    offer: tuple[str, ...],
 ) -> App:
     stats = cluster.stats
     done: asyncio.Future[App] = state.loop.create_future()
@@ -146,7 +158,7 @@ async def _secure(
             done.set_exception(error)
 
     try:
-        context = state.secrets.client(tls)
+        context = state.secrets.client(tls, offer)
     except SecretError as error:
         sock.close()
         raise ConnectError("local_connection_failure", f"TLS: {error}") from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from proxy.cluster.cluster import Cluster
 from proxy.cluster.host import Host
@@ -29,6 +29,10 @@ _RAW: Final = Head()
 """Stands for the head of a response that has none."""
 
 
+QueueKey = Host | tuple[Host, str]
+"""What requests wait for: any connection of a host, or one of a version."""
+
+
 class Owner(Protocol):
     """The pool, as its connections see it."""
 
@@ -39,7 +43,7 @@ class Owner(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """``busy`` while it serves an exchange. ``pooled``: the pool counts it and is told of its end."""
 
-    http2 = False
+    http2: Literal[False] = False
 
     __slots__ = (
         "_buffer",
@@ -57,10 +61,12 @@ class UpstreamConnection(asyncio.Protocol):
         "cluster",
         "host",
         "idle_since",
+        "key",
         "local",
         "pooled",
         "principal",
         "requests",
+        "shelf",
     )
 
     def __init__(self, owner: Owner, cluster: Cluster, host: Host) -> None:
@@ -76,6 +82,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._full = False
         self.cluster = cluster
         self.host = host
+        self.key: QueueKey = host
+        self.shelf = host.idle
         self.closed = False
         self.pooled = False
         self.requests = 0

@@ -1,6 +1,6 @@
 """One HTTP/2 connection to a host, and its streams, each of which carries one exchange.
 
-It neither retries nor edits heads. While it takes more streams it lies on ``Host.idle``, where the pool looks.
+It neither retries nor edits heads. While it takes more streams it lies on its ``shelf``, where the pool looks.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from math import inf
 from random import random
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from proxy.cluster.cluster import Cluster
 from proxy.cluster.host import Host
@@ -19,6 +19,7 @@ from proxy.http2.head import read_response
 from proxy.http2.session import Session, engine_options, flood_limits
 from proxy.model.connection import Address
 from proxy.tls.conn import Transport
+from proxy.upstream.connection import QueueKey
 from proxy.upstream.loop_state import LoopState
 from proxy.upstream.stream import Fields, Receiver
 
@@ -133,21 +134,25 @@ class Http2Connection(asyncio.Protocol):
         "draining",
         "host",
         "idle_since",
+        "key",
         "local",
         "pooled",
         "principal",
         "requests",
         "session",
+        "shelf",
         "streams",
     )
 
-    http2 = True
+    http2: Literal[True] = True
 
     def __init__(self, owner: Owner, state: LoopState, cluster: Cluster, host: Host) -> None:
         self._owner = owner
         self._state = state
         self.cluster = cluster
         self.host = host
+        self.key: QueueKey = host
+        self.shelf = host.idle
         self.closed = False
         self.pooled = False
         self.draining = False
@@ -440,8 +445,8 @@ class Http2Connection(asyncio.Protocol):
             self._owner.release(self)
 
     def _withdraw(self) -> None:
-        if self in self.host.idle:
-            self.host.idle.remove(self)
+        if self in self.shelf:
+            self.shelf.remove(self)
 
     def _drain(self) -> None:
         """Take no more exchanges, and close after the last."""

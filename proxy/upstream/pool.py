@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Protocol
+from typing import Literal, Protocol
 
 from proxy.cluster.cluster import Cluster
 from proxy.cluster.host import Host
+from proxy.model.tls import ALPN_OFFERS
 from proxy.upstream.connect import ConnectError, ConnectFailure, connect
-from proxy.upstream.connection import UpstreamConnection
+from proxy.upstream.connection import QueueKey, UpstreamConnection
 from proxy.upstream.http2 import Http2Connection
 from proxy.upstream.loop_state import LoopState
 
@@ -41,14 +42,30 @@ def wants_connection(
 
 
 class _Queue:
-    """What waits for one host. ``open`` counts the connections that are up, idle or busy."""
+    """What waits for one host. ``protocol`` is what its connections are to speak, ``shelf`` where they lie idle."""
 
-    __slots__ = ("cluster", "connecting", "waiting")
+    __slots__ = ("cluster", "connecting", "key", "protocol", "shelf", "waiting")
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, host: Host, *, http2: bool) -> None:
         self.cluster = cluster
+        protocol = cluster.config.protocol
+        if protocol == "DOWNSTREAM":
+            protocol = "HTTP2" if http2 else "HTTP1"
+        self.protocol: Literal["HTTP1", "HTTP2", "AUTO"] = protocol
+        self.key = queue_key(cluster, host, http2=http2)
+        self.shelf = shelf(cluster, host, http2=http2)
         self.connecting = 0
         self.waiting: deque[Waiter] = deque()
+
+
+def queue_key(cluster: Cluster, host: Host, *, http2: bool) -> QueueKey:
+    """What a request waits for. ``http2``: it came by HTTP/2."""
+    return (host, "HTTP2") if http2 and cluster.config.protocol == "DOWNSTREAM" else host
+
+
+def shelf(cluster: Cluster, host: Host, *, http2: bool) -> list[PooledConnection]:
+    """Where the connections lie that such a request may use."""
+    return host.http2_idle if http2 and cluster.config.protocol == "DOWNSTREAM" else host.idle
 
 
 class Pool:
@@ -58,7 +75,7 @@ class Pool:
 
     def __init__(self, state: LoopState) -> None:
         self._state = state
-        self._queues: dict[Host, _Queue] = {}
+        self._queues: dict[QueueKey, _Queue] = {}
         self._connections: set[PooledConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._dedicated: dict[Waiter, asyncio.Task[None]] = {}
@@ -73,15 +90,17 @@ class Pool:
         """Requests that wait for a connection."""
         return sum(len(queue.waiting) for queue in self._queues.values())
 
-    def wait(self, cluster: Cluster, host: Host, waiter: Waiter) -> bool:
-        """Have ``waiter`` told when it has a connection; false if too many wait already (flag ``UO``)."""
+    def wait(self, cluster: Cluster, host: Host, waiter: Waiter, *, http2: bool = False) -> bool:
+        """Have ``waiter`` told when it has a connection; false if too many wait already (flag ``UO``). ``http2``: its
+        request came by HTTP/2."""
         if not cluster.breaker.try_pending():
             return False
         cluster.stats.upstream_rq_pending_total += 1
         cluster.stats.upstream_rq_pending_active += 1
-        queue = self._queues.get(host)
+        key = queue_key(cluster, host, http2=http2)
+        queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[host] = _Queue(cluster)
+            queue = self._queues[key] = _Queue(cluster, host, http2=http2)
         queue.waiting.append(waiter)
         self._open_more(host, queue)
         return True
@@ -110,6 +129,7 @@ class Pool:
                 cluster,
                 host,
                 lambda alpn: UpstreamConnection(self, cluster, host),
+                offer=ALPN_OFFERS["HTTP1"],
             )
         except ConnectError as error:
             failure = error
@@ -133,12 +153,13 @@ class Pool:
         if task is not None:
             task.cancel()
             return
-        queue = self._queues.get(host)
-        if queue is not None and waiter in queue.waiting:
-            queue.waiting.remove(waiter)
-            self._left(queue)
-            queue.cluster.stats.upstream_rq_cancelled += 1
-            self._forget_if_empty(host, queue)
+        for key in (host, (host, "HTTP2")):
+            queue = self._queues.get(key)
+            if queue is not None and waiter in queue.waiting:
+                queue.waiting.remove(waiter)
+                self._left(queue)
+                queue.cluster.stats.upstream_rq_cancelled += 1
+                self._forget_if_empty(queue)
 
     def release(self, connection: PooledConnection) -> None:
         """Take a connection back that can carry another request."""
@@ -149,11 +170,11 @@ class Pool:
             # Its end opens another one for those who wait.
             connection.close()
             return
-        queue = self._queues.get(host)
+        queue = self._queues.get(connection.key)
         while queue is not None and queue.waiting:
             waiter = queue.waiting.popleft()
             self._left(queue)
-            self._forget_if_empty(host, queue)
+            self._forget_if_empty(queue)
             waiter.connected(connection)
             if isinstance(connection, UpstreamConnection) or not connection.has_room:
                 return
@@ -161,21 +182,21 @@ class Pool:
             connection.retire()
             return
         connection.idle_since = self._state.now
-        if connection not in host.idle:
-            host.idle.append(connection)
+        if connection not in connection.shelf:
+            connection.shelf.append(connection)
 
     def closed(self, connection: PooledConnection) -> None:
         """A connection ended, by either side."""
         self._connections.discard(connection)
         host = connection.host
-        if connection in host.idle:
-            host.idle.remove(connection)
+        if connection in connection.shelf:
+            connection.shelf.remove(connection)
         host.cx_active -= 1
         cluster = connection.cluster
         cluster.breaker.release_connection()
         cluster.stats.upstream_cx_active -= 1
         cluster.stats.upstream_cx_destroy += 1
-        queue = self._queues.get(host)
+        queue = self._queues.get(connection.key)
         if queue is not None:
             self._open_more(host, queue)
 
@@ -205,7 +226,7 @@ class Pool:
         config = cluster.config
         # Which version the server will choose is not known before it has.
         streams = (
-            (host.max_streams or config.http2.max_concurrent_streams) if config.protocol == "HTTP2" else 1
+            (host.max_streams or config.http2.max_concurrent_streams) if queue.protocol == "HTTP2" else 1
         )
         while wants_connection(
             waiting=len(queue.waiting),
@@ -240,8 +261,9 @@ class Pool:
                 self._state,
                 cluster,
                 host,
-                lambda alpn: self._make(cluster, host, alpn),
+                lambda alpn: self._make(host, queue, alpn),
                 host.ends,
+                ALPN_OFFERS[queue.protocol],
             )
         except ConnectError as error:
             failure = error
@@ -267,16 +289,21 @@ class Pool:
             host.connect_failures = 0
             connection.pooled = True
             self.release(connection)
-        self._forget_if_empty(host, queue)
+        self._forget_if_empty(queue)
 
-    def _make(self, cluster: Cluster, host: Host, alpn: str) -> PooledConnection:
+    def _make(self, host: Host, queue: _Queue, alpn: str) -> PooledConnection:
         """A connection of the version that configuration or the server chose."""
-        protocol = cluster.config.protocol
-        if protocol == "HTTP2" or (protocol == "AUTO" and alpn == "h2"):
+        cluster = queue.cluster
+        made: PooledConnection
+        if queue.protocol == "HTTP2" or (queue.protocol == "AUTO" and alpn == "h2"):
             cluster.stats.upstream_cx_http2_total += 1
-            return Http2Connection(self, self._state, cluster, host)
-        cluster.stats.upstream_cx_http1_total += 1
-        return UpstreamConnection(self, cluster, host)
+            made = Http2Connection(self, self._state, cluster, host)
+        else:
+            cluster.stats.upstream_cx_http1_total += 1
+            made = UpstreamConnection(self, cluster, host)
+        made.key = queue.key
+        made.shelf = queue.shelf
+        return made
 
     def _try_again(self, cluster: Cluster, host: Host) -> None:
         # The configuration may have changed meanwhile; the host went over to the cluster's successor.
@@ -295,6 +322,6 @@ class Pool:
         queue.cluster.breaker.release_pending()
         queue.cluster.stats.upstream_rq_pending_active -= 1
 
-    def _forget_if_empty(self, host: Host, queue: _Queue) -> None:
-        if not queue.waiting and not queue.connecting and self._queues.get(host) is queue:
-            del self._queues[host]
+    def _forget_if_empty(self, queue: _Queue) -> None:
+        if not queue.waiting and not queue.connecting and self._queues.get(queue.key) is queue:
+            del self._queues[queue.key]

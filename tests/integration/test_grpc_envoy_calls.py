@@ -280,7 +280,9 @@ def test_a_deadline_is_exceeded_whoever_says_so_first(played: Pair) -> None:
 
 @pytest.mark.parametrize("name", [name for name, _, _ in ROUTES if name != "slow"])
 def test_hosts_are_counted_as_by_envoy(played: Pair, name: str) -> None:
-    envoy, tulle = ({key: side[1][name][key] for key in ("rq_success", "rq_error")} for side in played)
+    envoy, tulle = (
+        {key: side[1][name][key] for key in ("rq_success", "rq_error", "rq_total")} for side in played
+    )
     assert tulle == envoy
 
 

@@ -115,7 +115,9 @@ def counted(
 def test_the_same_as_envoy(
     counted: tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]], case: Case
 ) -> None:
-    envoy, tulle = ({key: side[case.name][key] for key in ("rq_success", "rq_error")} for side in counted)
+    envoy, tulle = (
+        {key: side[case.name][key] for key in ("rq_success", "rq_error", "rq_total")} for side in counted
+    )
     assert tulle == envoy
 
 

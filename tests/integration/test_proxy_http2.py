@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
+from proxy.model.http2 import Http2Keepalive, Http2Options
 from proxy.model.route import RetryPolicy
-from tests.fakes.http2 import Http2Peer, Stream, dial_http2, hello, http2_backend
+from tests.fakes.http2 import Http2Backend, Http2Peer, Stream, dial_http2, hello, http2_backend
 from tests.fakes.sidecar import (
+    HOST,
     Peer,
     Sidecar,
     backend,
@@ -349,3 +352,151 @@ async def test_draining_says_goodbye_and_serves_what_is_under_way() -> None:
         assert client.goaway == [0] and set(idle.goaway) == {0}
         release.set()
         assert bytes((await client.response(number)).body) == b"ok"
+
+
+async def test_requests_go_on_in_the_version_that_they_came_in() -> None:
+    versions: list[str] = []
+
+    async def old(peer: Peer) -> None:
+        while True:
+            await peer.until(b"\r\n\r\n")
+            versions.append("HTTP/1.1")
+            peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+    async def new(peer: Http2Peer, number: int, stream: Stream) -> None:
+        versions.append("HTTP/2")
+        peer.respond(number, end=True)
+
+    async def either(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await reader.readexactly(3)
+        reader._buffer[:0] = first  # type: ignore[attr-defined]
+        if first == b"PRI":
+            await Http2Backend(new, {}).accept(reader, writer)
+        else:
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                await old(Peer(reader, writer))
+
+    server = await asyncio.start_server(either, HOST, 0)
+    async with server, through(server.sockets[0].getsockname()[1], "DOWNSTREAM") as it:
+        one, two = await dial(it.port), await dial_http2(it.port)
+        for _ in range(2):
+            one.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await one.response())[0] == 200
+            assert (await two.response(two.request())).fields[":status"] == "200"
+        assert versions == ["HTTP/1.1", "HTTP/2"] * 2
+        stats = it.cluster_stats("up")
+        assert stats.upstream_cx_http1_total == stats.upstream_cx_http2_total == 1
+        one.close()
+        two.close()
+
+
+@pytest.mark.parametrize("protocol", ["HTTP1", "HTTP2"])
+async def test_a_websocket_from_http2(protocol: str) -> None:
+    """Extended CONNECT (RFC 8441); to HTTP/1.1 it is an upgrade."""
+
+    async def old(peer: Peer) -> None:
+        head = await peer.until(b"\r\n\r\n")
+        assert head.startswith(b"GET /chat HTTP/1.1\r\n")
+        assert b"upgrade: websocket\r\n" in head and b"connection: upgrade\r\n" in head
+        peer.send(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhi ")
+        peer.send(await peer.exactly(5))
+
+    async def new(peer: Http2Peer, number: int, stream: Stream) -> None:
+        assert (stream.fields[":method"], stream.fields[":protocol"]) == ("CONNECT", "websocket")
+        peer.respond(number)
+        peer.send(number, b"hi ")
+        await peer.until(lambda: len(stream.body) == 5)
+        peer.send(number, bytes(stream.body), end=True)
+
+    async with backend(old) as one, http2_backend(new, enable_connect_protocol=1) as two:
+        up = cluster("up", one.port if protocol == "HTTP1" else two.port, protocol=protocol)
+        manager = http(
+            forward("/", "up"), upgrade_types=("websocket",), http2=Http2Options(allow_connect=True)
+        )
+        async with sidecar(up, listener(chain(manager))) as it:
+            client = await dial_http2(it.port)
+            number = client.request((":protocol", "websocket"), method="CONNECT", path="/chat", end=False)
+            stream = client.streams[number]
+            await client.until(lambda: bytes(stream.body) == b"hi ")
+            assert stream.fields[":status"] == "200"
+            client.send(number, b"there")
+            await client.until(lambda: bytes(stream.body) == b"hi there")
+            assert it.http_stats().downstream_cx_upgrades_total == 1
+            client.reset(number)
+            await eventually(lambda: it.http_stats().downstream_rq_active == 0)
+
+
+async def test_a_websocket_from_http1_to_http2() -> None:
+    async def serve(peer: Http2Peer, number: int, stream: Stream) -> None:
+        assert (stream.fields[":method"], stream.fields[":protocol"]) == ("CONNECT", "websocket")
+        peer.respond(number)
+        await peer.until(lambda: bytes(stream.body) == b"ping")
+        peer.send(number, b"pong", end=True)
+
+    async with http2_backend(serve, enable_connect_protocol=1) as app:
+        manager = http(forward("/", "up"), upgrade_types=("websocket",))
+        async with sidecar(cluster("up", app.port, protocol="HTTP2"), listener(chain(manager))) as it:
+            client = await dial(it.port)
+            client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+            head = await client.until(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 101 ") and b"upgrade: websocket\r\n" in head
+            client.send(b"ping")
+            assert await client.rest() == b"pong"
+
+
+async def test_interim_responses_and_continue() -> None:
+    async def serve(peer: Http2Peer, number: int, stream: Stream) -> None:
+        peer.h2.send_informational_response(number, [(b":status", b"103"), (b"link", b"</x>")])
+        await hello(peer, number, stream)
+
+    async with http2_backend(serve) as app, through(app.port) as it:
+        client = await dial_http2(it.port)
+        number = client.request(("expect", "100-continue"), method="POST", end=False)
+        await client.until(lambda: client.streams[number].interim)
+        client.send(number, b"x", end=True)
+        answer = await client.response(number)
+        assert [interim[":status"] for interim in answer.interim] == ["100", "103"]
+        plain = await dial(it.port)
+        plain.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await plain.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n")
+        assert (await plain.response())[2] == b"ok"
+
+
+async def test_a_silent_host_is_pinged_and_given_up() -> None:
+    """``connection_keepalive``: a connection whose PING is not answered is of no use."""
+    arrived = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\0\0\0\4\0\0\0\0\0")
+        arrived.set()
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65536):
+                pass
+        writer.close()
+
+    server = await asyncio.start_server(serve, HOST, 0)
+    keepalive = Http2Keepalive(timeout=0.2, interval=0.2, interval_jitter=0.0)
+    up = cluster(
+        "up",
+        server.sockets[0].getsockname()[1],
+        protocol="HTTP2",
+        http2=Http2Options(connection_keepalive=keepalive),
+    )
+    async with server, sidecar(up, listener(chain(http(forward("/", "up"))))) as it:
+        client = await dial_http2(it.port)
+        answer = await client.response(client.request())
+        assert answer.fields[":status"] == "503"
+        assert it.cluster_stats("up").http2.keepalive_timeout == 1
+
+
+async def test_a_connection_that_is_old_takes_no_more() -> None:
+    up_options = {"protocol": "HTTP2", "max_connection_duration": 0.2}
+    async with (
+        http2_backend() as app,
+        sidecar(cluster("up", app.port, **up_options), listener(chain(http(forward("/", "up"))))) as it,
+    ):
+        client = await dial_http2(it.port)
+        assert bytes((await client.response(client.request())).body) == b"ok"
+        await eventually(lambda: it.cluster_stats("up").upstream_cx_max_duration_reached == 1)
+        assert bytes((await client.response(client.request())).body) == b"ok"
+        assert len(app.peers) == 2 and app.peers[0].goaway == [0]

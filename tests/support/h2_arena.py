@@ -24,7 +24,7 @@ from tests.support.raw_h2 import WAIT, Event, Peer
 from tests.support.raw_http import MASKED, requests
 from tests.support.two_proxies import Proxy, envoy_of, tulle_of
 
-SIDES: tuple[str, ...] = ("envoy",)
+SIDES = ("envoy", "tulle")
 """Who plays. With ``tulle`` among them every case is also compared."""
 TOGETHER = 60
 """Cases that one pair of proxies is started for."""

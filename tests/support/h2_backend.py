@@ -16,10 +16,10 @@ from tests.support.h2_script import Board, Plain, Script, Serve, Step, Until, me
 from tests.support.raw_h2 import WAIT, Peer
 from tests.support.raw_http import requests
 
+EVERYTHING: Script = (Serve(),)
 WIDE = 0x7FFFFFFF
 HELLO = settings({4: WIDE}) + window(0, WIDE - 65535)
 """The SETTINGS of a peer that never holds the other side up."""
-OK = ((b":status", b"200"), (b"content-length", b"2"))
 
 
 @dataclass
@@ -31,13 +31,19 @@ class _Connection:
 
 
 class Backend:
-    """For one case. ``scripts``: of the first connections; without any, and beyond them, everything is served."""
+    """For one case. ``scripts``: of the first connections; beyond them all do ``otherwise``."""
 
     def __init__(
-        self, speaks: str, scripts: tuple[Script, ...], board: Board, hello: Mapping[int, int] | None
+        self,
+        speaks: str,
+        scripts: tuple[Script, ...],
+        board: Board,
+        hello: Mapping[int, int] | None = None,
+        otherwise: Script = EVERYTHING,
     ) -> None:
         self._http2 = speaks == "h2"
         self._scripts = scripts
+        self._otherwise = otherwise
         self._board = board
         self._hello = HELLO if hello is None else settings(hello)
         self._over, self._ends = socket.socketpair()
@@ -75,7 +81,7 @@ class Backend:
             peer: Peer | Plain = Peer(sock, client=False) if self._http2 else Plain(sock)
             connection = _Connection(peer)
             number = len(self.connections)
-            script = self._scripts[number] if number < len(self._scripts) else (Serve(),)
+            script = self._scripts[number] if number < len(self._scripts) else self._otherwise
             connection.thread = threading.Thread(target=self._play, args=(connection, script), daemon=True)
             self.connections.append(connection)
             connection.thread.start()
@@ -89,9 +95,9 @@ class Backend:
             serves = isinstance(last, Serve)
             connection.missed = perform(script[:-1] if serves else script, peer, self._board)
             if isinstance(peer, Peer):
-                self._rest(peer, last.after if isinstance(last, Serve) else None)
+                self._rest(peer, last if isinstance(last, Serve) else None)
             else:
-                self._rest_plain(peer, serves)
+                self._rest_plain(peer, last if isinstance(last, Serve) else None)
         except OSError as error:
             # Only a script that closes may find the socket closed.
             if peer.fate != "left":
@@ -99,28 +105,29 @@ class Backend:
         except BaseException as error:  # noqa: BLE001 - raised again where the case is judged
             connection.error = error
 
-    def _rest(self, peer: Peer, after: int | None) -> None:
+    def _rest(self, peer: Peer, serve: Serve | None) -> None:
         answered: set[int] = set()
         while True:
             peer.drain()
             asked = {event.stream for event in peer.events if event.kind == "headers"} - answered
-            for stream in sorted(stream for stream in asked if after is not None and stream > after):
+            for stream in sorted(stream for stream in asked if serve and stream > serve.after):
                 if met(Until("end", stream), peer.events):
                     answered.add(stream)
-                    peer.write(headers(stream, OK, end=False) + data(stream, b"ok", end=True))
+                    fields = ((b":status", b"200"), (b"content-length", b"%d" % len(serve.body)))
+                    peer.write(headers(stream, fields, end=False) + data(stream, serve.body, end=True))
             if not self._goes_on(peer):
                 break
         if not peer.fate:
             # What the proxy sent before it answers has come then. After GOAWAY it may not answer any more.
             peer.alive(0.5)
 
-    def _rest_plain(self, peer: Plain, serves: bool) -> None:
+    def _rest_plain(self, peer: Plain, serve: Serve | None) -> None:
         at = 0
         while self._goes_on(peer):
             peer.drain()
-            while serves and (found := requests(bytes(peer.data[at:]))[0]) and found[0].complete:
+            while serve and (found := requests(bytes(peer.data[at:]))[0]) and found[0].complete:
                 at += found[0].end
-                peer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                peer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(serve.body), serve.body))
         peer.drain()
 
     def _goes_on(self, peer: Peer | Plain) -> bool:

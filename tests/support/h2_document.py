@@ -23,7 +23,7 @@ class Setup:
     """``upstream``: what the backend speaks. ``http2`` and ``upstream_http2`` are the ``http2_protocol_options`` of the
     listener and of the cluster; ``manager`` goes into the connection manager, ``route`` into the route's action,
     ``match`` replaces its match, ``host`` goes into the virtual host, ``cluster`` into the cluster, ``upstream_common``
-    into its ``common_http_protocol_options``."""
+    into its ``common_http_protocol_options``. ``transport``: the listener's transport socket."""
 
     upstream: Literal["h1", "h2"] = "h1"
     http2: Mapping[str, Any] = field(default_factory=dict)
@@ -34,6 +34,7 @@ class Setup:
     host: Mapping[str, Any] = field(default_factory=dict)
     cluster: Mapping[str, Any] = field(default_factory=dict)
     upstream_common: Mapping[str, Any] = field(default_factory=dict)
+    transport: Mapping[str, Any] = field(default_factory=dict)
 
 
 H1 = Setup()
@@ -87,7 +88,9 @@ def _listener(name: str, setup: Setup, log: Path) -> dict[str, Any]:
         **({"http2_protocol_options": setup.http2} if setup.http2 else {}),
         **setup.manager,
     }
-    chain = {"filters": [{"name": "http", "typed_config": manager}]}
+    chain: dict[str, Any] = {"filters": [{"name": "http", "typed_config": manager}]}
+    if setup.transport:
+        chain["transport_socket"] = setup.transport
     return {"name": name, "address": address(0), "filter_chains": [chain]}
 
 

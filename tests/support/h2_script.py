@@ -67,9 +67,10 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """Answer every request on streams above ``after`` with 200 until the case is over."""
+    """Answer every request on streams above ``after`` with 200 and ``body`` until the case is over."""
 
     after: int = 0
+    body: bytes = b"ok"
 
 
 @dataclass(frozen=True, slots=True)

@@ -472,8 +472,10 @@ def test_who_limits_streams_as_a_whole_has_no_other_timeout(
 def test_every_protocol_compiles_on_both_sides(protocol: Any) -> None:
     runtime = _hub().apply(_with(clusters={"c": _static("c", 1, protocol=protocol)}))
     assert runtime.clusters["c"].config.protocol == protocol
-    http = _http(_hub().apply(_hcm_with(codec_type="HTTP2")))
+    runtime = _hub().apply(_hcm_with(codec_type="HTTP2"))
+    http = _http(runtime)
     assert http.config.http2 is HTTP2_DEFAULTS
+    assert http.http2_stats is runtime.stats.http2
 
 
 def _routed(*routes: Route) -> Config:

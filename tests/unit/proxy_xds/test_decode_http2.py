@@ -13,7 +13,7 @@ from google.protobuf import json_format
 
 from proxy.model.cluster import Cluster
 from proxy.model.config import ConfigError
-from proxy.model.http2 import HTTP2_DEFAULTS, Http2Keepalive, Http2Options
+from proxy.model.http2 import HTTP2_DEFAULTS, Http2Keepalive, Http2Options, PrematureResets
 from proxy.model.listener import HttpConnectionManager
 from proxy.xds.decode.cluster import cluster
 from proxy.xds.decode.http import http_connection_manager
@@ -87,6 +87,8 @@ def test_the_defaults_are_envoys() -> None:
         "max_inbound_window_update_frames_per_data_frame_sent": 10,
         "stream_error_on_invalid_http_message": False,
         "connection_keepalive": None,
+        "stream_reset_burst": 1000,
+        "stream_reset_rate": 33,
     }
 
 
@@ -311,3 +313,21 @@ def test_limits_of_upstream_connections(old: bool) -> None:
         60,
         100,
     )
+
+
+@pytest.mark.parametrize(
+    ("closed", "premature", "too_many"),
+    [
+        # The half of 10 is reached before 10 are over: the rest cannot make it less.
+        (0, 0, False), (4, 4, False), (5, 5, True), (9, 4, False), (9, 5, True),
+        # From then on it is half of all.
+        (10, 4, False), (10, 5, True), (20, 9, False), (20, 10, True), (21, 10, False),
+    ],
+)  # fmt: skip
+def test_who_only_opens_and_resets_streams_is_found_out(closed: int, premature: int, too_many: bool) -> None:
+    assert PrematureResets(total_stream_count=10).too_many(closed, premature) is too_many
+
+
+def test_a_reset_is_premature_within_whole_seconds() -> None:
+    assert PrematureResets().is_premature(1.99) and not PrematureResets().is_premature(2.0)
+    assert not PrematureResets(min_stream_lifetime=0).is_premature(1.0)

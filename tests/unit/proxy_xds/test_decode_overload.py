@@ -9,6 +9,8 @@ import pytest
 
 from proxy import bootstrap
 from proxy.model.config import ConfigError
+from proxy.model.http2 import PrematureResets
+from proxy.model.listener import HttpConnectionManager
 from proxy.model.overload import (
     Action,
     CgroupMemory,
@@ -204,6 +206,8 @@ def test_what_cannot_be_used_is_refused_with_its_path(
 
 
 LIMIT = "envoy.resource_limits.listener.in.connection_limit"
+RESETS = "overload.premature_reset_total_stream_count"
+LIFETIME = "overload.premature_reset_min_stream_lifetime_seconds"
 
 
 @pytest.mark.parametrize(
@@ -233,11 +237,48 @@ def test_connection_limits_come_from_the_runtime(layers: list[Any], wanted: dict
 
 
 @pytest.mark.parametrize(
+    ("layers", "wanted"),
+    [
+        ([], PrematureResets(500, 1)),
+        ([{"name": "a", "static_layer": {RESETS: 7, LIFETIME: "3"}}], PrematureResets(7, 3)),
+        (
+            [
+                {"name": "a", "static_layer": {"overload": {"premature_reset_total_stream_count": 7}}},
+                {"name": "b", "static_layer": {RESETS: 8}},
+            ],
+            PrematureResets(8, 1),
+        ),
+    ],
+)
+def test_limits_on_resets_come_from_the_runtime(layers: list[Any], wanted: PrematureResets) -> None:
+    extension = "type.googleapis.com/envoy.extensions.filters."
+    manager = {
+        "typed_config": {
+            "@type": f"{extension}network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "s",
+            "route_config": {},
+            "http_filters": [{"typed_config": {"@type": f"{extension}http.router.v3.Router"}}],
+        }
+    }
+    chain = {"filters": [manager]}
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
+    listener = {"name": "l", "address": address, "filter_chains": [chain], "default_filter_chain": chain}
+    found = parse(layered_runtime={"layers": layers}, static_resources={"listeners": [listener]})
+    made = found.config.listeners["l"]
+    assert made.default_filter_chain is not None
+    for terminal in (made.filter_chains[0].terminal, made.default_filter_chain.terminal):
+        assert isinstance(terminal, HttpConnectionManager)
+        assert terminal.premature_resets == wanted
+
+
+@pytest.mark.parametrize(
     ("layer", "field"),
     [
         ({"static_layer": {LIMIT: -1}}, f"static_layer.{LIMIT}"),
         ({"static_layer": {LIMIT: 1.5}}, f"static_layer.{LIMIT}"),
         ({"static_layer": {"upstream.healthy_panic_threshold": 1}}, None),
+        ({"static_layer": {RESETS: 0.5}}, f"static_layer.{RESETS}"),
+        ({"static_layer": {LIFETIME: -1}}, f"static_layer.{LIFETIME}"),
         ({"disk_layer": {"symlink_root": "/x"}}, "disk_layer"),
     ],
 )
