@@ -116,7 +116,7 @@ def test_captured_calls_are_routed_and_secured(mesh: Mesh, client: str, server: 
     assert (seen["protocol"], seen["downstream_peer_uri_san"]) == ("HTTP/2", caller.spiffe_id)
 
 
-@pytest.mark.parametrize("client", ["envoy"])
+@pytest.mark.parametrize("client", ["envoy", "tulle"])
 def test_a_call_to_a_host_that_nobody_declared_stays_http2(mesh: Mesh, client: str) -> None:
     """Its port number is that of a service, whose listener takes every address."""
     caller, bare = mesh.workload("client"), mesh.add_bare("bare")
