@@ -458,7 +458,26 @@ _JSON = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["name", "port", "ports", "rules", "from", "source", "principals", "matches", "path", "value"]
+                [
+                    "name",
+                    "port",
+                    "ports",
+                    "rules",
+                    "from",
+                    "source",
+                    "principals",
+                    "matches",
+                    "path",
+                    "value",
+                    "method",
+                    "service",
+                    "type",
+                    "headers",
+                    "hostnames",
+                    "filters",
+                    "backendRefs",
+                    "parentRefs",
+                ]
             ),
             inner,
             max_size=4,
