@@ -55,7 +55,9 @@ def _small(site: Site) -> dict[str, Rounds]:
             found = {}
             for streams, suffix in ((STREAMS, ""), (1, "_single")):
                 before = pair.cpu()
-                done = h2load.run(pair.port, message, streams=streams, seconds=site.seconds(4, 1))
+                done = h2load.run(
+                    pair.port, message, answer=MESSAGE, streams=streams, seconds=site.seconds(4, 1)
+                )
                 after = pair.cpu()
                 found[f"grpc.outbound{suffix}"] = (after[0] - before[0]) / done.requests * 1e6
                 found[f"grpc.inbound{suffix}"] = (after[1] - before[1]) / done.requests * 1e6
@@ -64,7 +66,7 @@ def _small(site: Site) -> dict[str, Rounds]:
             return found
 
         for pair in pairs.values():
-            h2load.run(pair.port, message, streams=STREAMS, seconds=1)
+            h2load.run(pair.port, message, answer=MESSAGE, streams=STREAMS, seconds=1)
         return interleave(site.rounds, pairs, load)
 
 
@@ -73,9 +75,9 @@ def _large(site: Site) -> dict[str, Rounds]:
         small, large = _message(site, MESSAGE), _message(site, LARGE)
         giver, _ = site.helper("grpc_server", str(LARGE))
         taker, _ = site.helper("grpc_server", str(MESSAGE))
-        ways = {"down": (giver, small), "up": (taker, large)}
+        ways = {"down": (giver, small, LARGE), "up": (taker, large, MESSAGE)}
         pairs = {
-            name: {way: Pair(site, name, backend, http2=True) for way, (backend, _) in ways.items()}
+            name: {way: Pair(site, name, backend, http2=True) for way, (backend, _, _) in ways.items()}
             for name in _kinds(site)
         }
         times = int(site.seconds(3, 1))
@@ -83,8 +85,9 @@ def _large(site: Site) -> dict[str, Rounds]:
         def load(own: dict[str, Pair]) -> dict[str, float]:
             found = {}
             for way, pair in own.items():
+                _, message, answer = ways[way]
                 before = pair.cpu()
-                h2load.run(pair.port, ways[way][1], streams=1, requests=times)
+                h2load.run(pair.port, message, answer=answer, streams=1, requests=times)
                 found[f"grpc.{way}"] = (sum(pair.cpu()) - sum(before)) / (times * LARGE) * 1e9
             return found
 

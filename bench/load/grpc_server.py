@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
+from typing import cast
 
 import uvloop
 
@@ -46,9 +47,9 @@ class Connection(asyncio.Protocol):
         self._consumed = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(SETTINGS + CREDIT)
+        # uvloop's is no subclass.
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(SETTINGS + CREDIT)
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer + data
