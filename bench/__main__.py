@@ -17,15 +17,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import bulk, coldstart, handshakes, http1, latency, memory, pki, report, tcp
+from bench import bulk, coldstart, grpc, handshakes, http1, latency, memory, pki, report, tcp
 from bench.kinds import NAMES, kind
-from bench.load import wrk
+from bench.load import h2load, wrk
 from bench.results import Metric, to_json
 from bench.site import Placement, Rounds, Site
 from proxy.http1.head import ACCELERATED
 
 MEASUREMENTS = {
     "http1": http1.measure,
+    "grpc": grpc.measure,
     "latency": latency.measure,
     "bulk": bulk.measure,
     "tcp": tcp.measure,
@@ -34,9 +35,11 @@ MEASUREMENTS = {
     "coldstart": coldstart.measure,
 }
 NEED_WRK = ("http1",)
+NEED_H2LOAD = ("grpc",)
 METRICS: tuple[Metric, ...] = (
     *http1.METRICS,
     *http1.METRICS_PURE,
+    *grpc.METRICS,
     *latency.METRICS,
     *bulk.METRICS,
     *tcp.METRICS,
@@ -91,6 +94,9 @@ def main() -> int:
     if lacking := wrk.missing():
         print(f"without what needs wrk: {lacking}", file=sys.stderr)
         chosen = [name for name in chosen if name not in NEED_WRK]
+    if lacking := h2load.missing():
+        print(f"without what needs h2load: {lacking}", file=sys.stderr)
+        chosen = [name for name in chosen if name not in NEED_H2LOAD]
     if lacking := kind("envoy").missing("inbound"):
         print(f"bench cannot run: {lacking}; it is the application behind the proxies too", file=sys.stderr)
         return 2

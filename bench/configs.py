@@ -63,7 +63,9 @@ def address(port: int) -> Json:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-def cluster(name: str, port: int, transport_socket: Json | None = None, *, pooled: bool = True) -> Json:
+def cluster(
+    name: str, port: int, transport_socket: Json | None = None, *, pooled: bool = True, http2: bool = False
+) -> Json:
     """A static cluster of one endpoint; without ``pooled`` each request gets a connection of its own."""
     made: Json = {
         "name": name,
@@ -77,7 +79,14 @@ def cluster(name: str, port: int, transport_socket: Json | None = None, *, poole
     }
     if transport_socket is not None:
         made["transport_socket"] = transport_socket
-    if not pooled:
+    if http2:
+        made["typed_extension_protocol_options"] = {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": HTTP_OPTIONS,
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }
+        }
+    elif not pooled:
         made["typed_extension_protocol_options"] = {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": HTTP_OPTIONS,
@@ -88,7 +97,7 @@ def cluster(name: str, port: int, transport_socket: Json | None = None, *, poole
     return made
 
 
-def tls(kind: str, directory: Path, who: str, peer: str, extra: Json) -> Json:
+def tls(kind: str, directory: Path, who: str, peer: str, extra: Json, *, alpn: str = "tulle") -> Json:
     """A TLS transport socket with certificates from files that asks for ``peer`` as the URI SAN."""
     return {
         "name": "envoy.transport_sockets.tls",
@@ -99,7 +108,7 @@ def tls(kind: str, directory: Path, who: str, peer: str, extra: Json) -> Json:
                     "tls_minimum_protocol_version": "TLSv1_2",
                     "tls_maximum_protocol_version": "TLSv1_3",
                 },
-                "alpn_protocols": ["tulle"],
+                "alpn_protocols": [alpn],
                 "tls_certificates": [
                     {
                         "certificate_chain": {"filename": str(directory / f"{who}.crt")},
@@ -184,20 +193,29 @@ def bootstrap(admin_port: int, listeners: list[Json], clusters: list[Json]) -> J
 
 
 def outbound(
-    directory: Path, log: Path, port: int, upstream: int, admin: int, *, pooled: bool = True
+    directory: Path,
+    log: Path,
+    port: int,
+    upstream: int,
+    admin: int,
+    *,
+    pooled: bool = True,
+    http2: bool = False,
 ) -> Json:
     """The caller's sidecar: plain HTTP in, mutual TLS out."""
-    transport = tls(UPSTREAM_TLS, directory, "client", SERVER_ID, {})
+    transport = tls(UPSTREAM_TLS, directory, "client", SERVER_ID, {}, alpn="h2" if http2 else "tulle")
     return bootstrap(
         admin,
         [http_listener("outbound", port, "server", log, rbac=False)],
-        [cluster("server", upstream, transport, pooled=pooled)],
+        [cluster("server", upstream, transport, pooled=pooled, http2=http2)],
     )
 
 
-def inbound(directory: Path, log: Path, port: int, upstream: int, admin: int) -> Json:
+def inbound(directory: Path, log: Path, port: int, upstream: int, admin: int, *, http2: bool = False) -> Json:
     """The server's sidecar: mutual TLS in, plain HTTP out, RBAC on the caller."""
-    transport = tls(DOWNSTREAM_TLS, directory, "server", CLIENT_ID, {"require_client_certificate": True})
+    asks = {"require_client_certificate": True}
+    alpn = "h2" if http2 else "tulle"
+    transport = tls(DOWNSTREAM_TLS, directory, "server", CLIENT_ID, asks, alpn=alpn)
     listener = http_listener(
         "inbound",
         port,
@@ -208,7 +226,7 @@ def inbound(directory: Path, log: Path, port: int, upstream: int, admin: int) ->
         forward_client_cert_details="SANITIZE_SET",
         set_current_client_cert_details={"uri": True},
     )
-    return bootstrap(admin, [listener], [cluster("app", upstream)])
+    return bootstrap(admin, [listener], [cluster("app", upstream, http2=http2)])
 
 
 def plain(directory: Path, log: Path, port: int, upstream: int, admin: int) -> Json:

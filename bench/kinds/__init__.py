@@ -25,7 +25,7 @@ class Duty:
     """What one process has to do: listen on ``port`` and forward to ``upstream``, both on loopback.
 
     ``pooled``: upstream connections are kept for further requests. ``workers``: processes or threads that serve.
-    ``pure`` (Tulle): without compiled modules.
+    ``pure`` (Tulle): without compiled modules. ``http2`` (Tulle and Envoy): on all connections.
     """
 
     role: Role
@@ -36,6 +36,7 @@ class Duty:
     pooled: bool = True
     workers: int = 1
     pure: bool = False
+    http2: bool = False
 
 
 class Kind(Protocol):

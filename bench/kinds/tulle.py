@@ -47,10 +47,10 @@ def write_bootstrap(duty: Duty, directory: Path, name: str) -> Path:
     """The bootstrap for ``duty``, the same for Tulle and Envoy."""
     if duty.role == "outbound":
         config = configs.outbound(
-            directory, duty.log, duty.port, duty.upstream, duty.admin, pooled=duty.pooled
+            directory, duty.log, duty.port, duty.upstream, duty.admin, pooled=duty.pooled, http2=duty.http2
         )
     elif duty.role == "inbound":
-        config = configs.inbound(directory, duty.log, duty.port, duty.upstream, duty.admin)
+        config = configs.inbound(directory, duty.log, duty.port, duty.upstream, duty.admin, http2=duty.http2)
     else:
         config = configs.relay(duty.log, duty.port, duty.upstream, duty.admin)
     path = directory / f"{name}-{duty.port}.json"

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from bench import grpc
 from bench.results import rows
+from tests.support import built_tools
+from tests.support.h2_arena import SIDES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,6 +41,20 @@ def test_measures_and_writes_what_it_measured(tmp_path: Path) -> None:
         assert item.metric.title in done.stdout
     assert document["machine"]["cpus"] == len(os.sched_getaffinity(0))
     assert path.name.endswith("-partial.json"), "only a full run goes into the documentation"
+
+
+@pytest.mark.envoy
+def test_measures_grpc(tmp_path: Path) -> None:
+    built_tools.program("h2load")
+    kinds = SIDES
+    done = run("bench", "--quick", "--only", "grpc", "--kinds", ",".join(kinds), "--results", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.iterdir()
+    table = {item.metric.key: item for item in rows(json.loads(path.read_text()))}
+    assert set(table) == {metric.key for metric in grpc.METRICS}
+    for item in table.values():
+        assert set(item.values) == set(kinds)
+        assert all(value.median > 0 for value in item.values.values())
 
 
 def test_refuses_what_it_does_not_know() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.load import openloop, wrk
+from bench.load import h2load, openloop, wrk
 from bench.processes import Memory, cpu_of, free_ports, memory_of, tree
 from bench.site import Placement, interleave
 
@@ -20,6 +20,11 @@ WRK = """Running 4s test @ http://127.0.0.1:1/
   31244 requests in 4.01s, 37.10MB read
 Requests/sec:   7791.52
 Transfer/sec:      9.25MB
+"""
+H2LOAD = """finished in 1.00s, 9248.00 req/s, 2.60MB/s
+requests: 9248 total, 9348 started, 9248 done, 9248 succeeded, 0 failed, 0 errored, 0 timeout
+status codes: 9248 2xx, 0 3xx, 0 4xx, 0 5xx
+traffic: 2.60MB (2721600) total, 90.3KB (92480) headers (space savings 94.50%), 2.26MB (2367488) data
 """
 SMAPS = """55d0c8a00000-7ffd1c5fe000 ---p 00000000 00:00 0                          [rollup]
 Rss:               34000 kB
@@ -40,6 +45,29 @@ def test_reads_wrk() -> None:
 def test_a_failed_request_is_no_result(line: str) -> None:
     with pytest.raises(RuntimeError, match="failed requests"):
         wrk.parse(WRK.replace("Requests/sec", f"{line}\nRequests/sec"))
+
+
+def test_reads_h2load() -> None:
+    assert h2load.parse(H2LOAD, 256) == h2load.Done(9248, 9248.0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("0 failed", "1 failed"),
+        ("0 errored", "1 errored"),
+        ("0 timeout", "1 timeout"),
+        ("0 5xx", "1 5xx"),
+        ("9248 succeeded", "9247 succeeded"),
+        # gRPC's own errors are responses of 200 without a message.
+        ("(2367488) data", "(2367487) data"),
+        ("finished in", "ended"),
+    ],
+)
+def test_a_failed_call_is_no_result(change: tuple[str, str]) -> None:
+    assert change[0] in H2LOAD
+    with pytest.raises(RuntimeError, match="failed calls"):
+        h2load.parse(H2LOAD.replace(*change), 256)
 
 
 def test_reads_memory() -> None:
