@@ -135,6 +135,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close after what was written is sent."""
+        self.cluster.stats.upstream_cx_destroy_local += not self.closed
         self._end()
         self._transport.close()
 
@@ -144,6 +145,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close now."""
+        self.cluster.stats.upstream_cx_destroy_local += not self.closed
         self._end()
         self._transport.abort()
 
