@@ -384,9 +384,13 @@ class Http2Downstream(ClientConnection):
             lived = monotonic() - exchange.start
             responded = exchange.status != 0
             exchange.downstream_reset()
-            if self._resets.stream_closed(lived, responded=responded):
-                self._http.stats.downstream_rq_too_many_premature_resets += 1
-                self._end_with(_ENHANCE_YOUR_CALM)
+            self._judge_reset(lived, responded=responded)
+
+    def _judge_reset(self, lived: float, *, responded: bool) -> None:
+        """A stream was reset by the client, or by the codec for what the client sent (CVE-2025-8671)."""
+        if self._resets.stream_closed(lived, responded=responded) and not self._lingering:
+            self._http.stats.downstream_rq_too_many_premature_resets += 1
+            self._end_with(_ENHANCE_YOUR_CALM)
 
     def _stream_closed(self, event: events.StreamClosed) -> None:
         """It ended, and nobody said why before: the codec judged that the client broke the protocol."""
@@ -403,7 +407,10 @@ class Http2Downstream(ClientConnection):
                 # A body of another length: as in Envoy that is this stream's alone.
                 self._h2_stats.tx_reset += 1
                 self._h2_stats.rx_messaging_error += 1
+                lived = monotonic() - exchange.start
+                responded = exchange.status != 0
                 exchange.downstream_broke("http2.remote_reset")
+                self._judge_reset(lived, responded=responded)
                 return
             exchange.downstream_broke(_MALFORMED if code == _PROTOCOL_ERROR else _BROKEN)
         elif code == _PROTOCOL_ERROR:
@@ -506,6 +513,8 @@ class Http2Downstream(ClientConnection):
         if not self._http.config.http2.stream_error_on_invalid_http_message and not self._lingering:
             self._http.stats.downstream_cx_protocol_error += 1
             self._end_with(_PROTOCOL_ERROR)
+        elif not self._lingering:
+            self._judge_reset(0.0, responded=False)
 
     def _failed(self, error: Exception) -> None:
         """The codec cannot go on."""
