@@ -40,8 +40,8 @@ class FrameInspector:
     """Follows the frames of one connection through however its bytes are cut."""
 
     __slots__ = (
-        "_block_frames", "_block_size", "_empty", "_head", "_last_stream", "_left", "_limits", "_max_continuations",
-        "_priorities", "_server", "_window_updates", "data_frames_sent", "flood", "opened_streams",
+        "_block_frames", "_block_size", "_empty", "_head", "_left", "_limits", "_max_continuations",
+        "_priorities", "_server", "_window_updates", "data_frames_sent", "flood", "last_stream", "opened_streams",
     )  # fmt: skip
 
     def __init__(self, limits: FloodLimits, *, server: bool) -> None:
@@ -57,7 +57,8 @@ class FrameInspector:
         self._window_updates = 0
         self._block_size = 0
         self._block_frames = 0
-        self._last_stream = 0
+        self.last_stream = 0
+        """A server's: the highest number of a stream so far."""
         self.opened_streams = 0
         """Streams so far: a server's are counted here, a client adds one for each request that it sends."""
         self.data_frames_sent = 0
@@ -139,8 +140,8 @@ class FrameInspector:
             self._block_frames = 0
             if self._server:
                 stream_id = int.from_bytes(data[at + 5 : at + 9], "big") & 0x7FFFFFFF
-                if stream_id > self._last_stream:
-                    self._last_stream = stream_id
+                if stream_id > self.last_stream:
+                    self.last_stream = stream_id
                     self.opened_streams += 1
         else:
             self._block_size += length

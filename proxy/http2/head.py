@@ -293,9 +293,19 @@ def request_fields(
     else:
         made = [(b":method", method), (b":scheme", scheme), (b":path", target), (b":authority", authority)]
     made += left(head, strip, also)
+    if head.repeated and isinstance(head, Head) and b"cookie" in head.names:
+        made = _whole_cookie(made)
     if extra:
         made += own_lines(extra)
     return made
+
+
+def _whole_cookie(fields: list[Field]) -> list[Field]:
+    """``fields`` with the crumbs of ``cookie`` joined (RFC 9113 section 8.2.3)."""
+    crumbs = [value for name, value in fields if name == b"cookie"]
+    if len(crumbs) < 2:
+        return fields
+    return [*(field for field in fields if field[0] != b"cookie"), (b"cookie", b"; ".join(crumbs))]
 
 
 def response_fields(

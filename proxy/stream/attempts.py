@@ -100,6 +100,7 @@ class Attempts(ExchangeState):
         host.active += 1
 
     def _begin(self, connection: PooledConnection) -> None:
+        connection.cluster.stats.upstream_rq_total += 1
         self.upstream_local = connection.local
         self.upstream_principal = connection.principal
         if not self.first_upstream_tx:
@@ -181,8 +182,6 @@ class Attempts(ExchangeState):
         self._upstream = None
         if self.host is not None:
             self.host.rq_error += 1
-        if reason not in CONNECT_FAILURES and reason != "overflow":
-            cluster.stats.upstream_rq_rx_reset += 1
         retry = self._retry
         if (
             retry is not None
@@ -246,8 +245,6 @@ class Attempts(ExchangeState):
         upstream = self._upstream
         if upstream is not None:
             self._upstream = None
-            if self.cluster is not None:
-                self.cluster.stats.upstream_rq_tx_reset += 1
             upstream.detach()
 
     def _add_flag(self, flag: str) -> None:

@@ -269,6 +269,9 @@ class HttpEdge:
     ) -> list[Field]:
         """The head of a response of HTTP/2 made here."""
         _, _, block = self.reply_block(exchange, reply, *edits).partition(b"\r\n")
+        if not reply.body:
+            # As in Envoy: the end of the stream says it.
+            block = block.replace(b"content-length: 0\r\n", b"", 1)
         return [(b":status", b"%d" % reply.status), *lines(block)]
 
     def local_reply(

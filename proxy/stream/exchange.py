@@ -29,7 +29,7 @@ from proxy.stream.authority import resolve
 from proxy.stream.grpc_reply import as_grpc
 from proxy.stream.head_options import has_underscore
 from proxy.stream.state import NO_HEAD
-from proxy.stream.timeouts import GRPC_TIMEOUT, stream_limit
+from proxy.stream.timeouts import GRPC_TIMEOUT, response_timeout, stream_limit, told
 from proxy.stream.tunnel import CONNECT, WEBSOCKET, may_upgrade, upgrade_type
 from proxy.upstream.retry import RetryState
 from proxy.upstream.stream import Fields
@@ -108,6 +108,8 @@ class HttpExchange(Attempts):
             if verdict is not None:
                 self.reply(verdict)
                 return
+        # As in Envoy this counts what comes to the router, whatever that answers.
+        stats.rq_total += 1
         if route is None:
             stats.no_route += 1
             self.reply(http.no_route)
@@ -122,6 +124,12 @@ class HttpExchange(Attempts):
             if limit.grpc_timeout is not None:
                 self.also |= GRPC_TIMEOUT
                 self.extra += limit.line()
+        elif route.max_grpc_timeout is not None and is_grpc_request(head):
+            seconds = response_timeout(route, head)
+            self.route = route = replace(route, timeout=seconds)
+            if seconds:
+                self.also |= GRPC_TIMEOUT
+                self.extra += told(seconds)
         self.target = chosen = choose()
         self.cluster = cluster = chosen.cluster
         if cluster is None:
@@ -130,7 +138,6 @@ class HttpExchange(Attempts):
             return
         if self.internal:
             self.route = route = as_asked(route, head)
-        stats.rq_total += 1
         route.stats.rq_total += 1
         if route.idle_timeout is not None:
             self._idle_timeout = route.idle_timeout
@@ -154,9 +161,15 @@ class HttpExchange(Attempts):
         head = self.head
         http = self.http
         try:
-            target = resolve(head, any_method=http.config.allow_custom_methods)
+            target = resolve(head, any_method=http.config.allow_custom_methods or self.down.http2)
             if head.flags & NOMINATED:
                 forget_nominated(head)
+            if http.reject_underscores and self.down.http2 and has_underscore(head):
+                http.http2_stats.requests_rejected_with_underscores_in_headers += 1
+                self.head = NO_HEAD
+                self.down.cut_off()
+                self.downstream_reset("http2.unexpected_underscore")
+                return None
             if http.reject_underscores and has_underscore(head):
                 http.stats.requests_rejected_with_underscores_in_headers += 1
                 raise ProtocolError("a header name with _", details="http1.unexpected_underscore")
@@ -243,12 +256,20 @@ class HttpExchange(Attempts):
             self.details = "downstream_remote_disconnect" if remote else "downstream_local_disconnect"
             self._finish()
 
-    def downstream_reset(self) -> None:
-        """The client has reset the stream."""
+    def downstream_reset(self, details: str = "http2.remote_reset") -> None:
+        """The stream was reset, by the client or for what it asks."""
         if not self.done:
             self.http.stats.downstream_rq_rx_reset += self.request_done
             self._add_flag("DR")
-            self.details = "http2.remote_reset"
+            self.details = details
+            self._finish()
+
+    def downstream_broke(self, details: str) -> None:
+        """The client broke the protocol of HTTP/2, where nothing is answered."""
+        if not self.done:
+            self.http.stats.downstream_rq_rx_reset += self.request_done
+            self._add_flag("DPE")
+            self.details = details
             self._finish()
 
     # What the upstream connection and the pool say.
@@ -309,6 +330,11 @@ class HttpExchange(Attempts):
 
     def informational(self, head: Head) -> None:
         """A 1xx of the upstream: passed on (RFC 9110 section 15.2), but for a 100 that nobody asked it for."""
+        if self.cluster is not None:
+            upstream_stats = self.cluster.stats
+            upstream_stats.rq_xx[1] += 1
+            codes = upstream_stats.rq_codes
+            codes[head.status] = codes.get(head.status, 0) + 1
         if self.head.minor and (head.status != 100 or self.http.config.proxy_100_continue):
             self.down.send_informational(head)
 
@@ -317,9 +343,8 @@ class HttpExchange(Attempts):
         if not self._responded:
             self._failed_attempt(reason, message)
             return
-        assert self.cluster is not None
-        self.cluster.stats.upstream_rq_rx_reset += 1
-        self.http.stats.rq_reset_after_downstream_response_started += 1
+        # As in Envoy, which counts it where it still waits for trailers to judge the host by.
+        self.http.stats.rq_reset_after_downstream_response_started += is_grpc_request(self.head)
         self._add_flag(local_reply.reset_flag(reason))
         self.details = local_reply.reset_after_response(reason, message)
         self._cut_off()
@@ -399,6 +424,8 @@ class HttpExchange(Attempts):
             self._cut_off()
             return
         down = self.down
+        if not self.request_done and self.host is None and down.http2:
+            self.http.stats.downstream_rq_response_before_rq_complete += 1
         if not self.request_done or self.upgrade or reply.flag == "DPE":
             down.keep = False
         elif self.host is None:
@@ -517,6 +544,8 @@ class HttpExchange(Attempts):
     def _cut_off(self) -> None:
         """The response cannot be finished; the client must not take what it has for the whole."""
         self.http.stats.downstream_rq_tx_reset += 1
+        # As in Envoy, whose streams say so whoever resets them; the other ones are counted at the end.
+        self.http.stats.downstream_rq_rx_reset += self.down.http2 and self.request_done
         self.down.cut_off()
         self._finish()
 

@@ -26,6 +26,7 @@ from proxy.runtime.runtime import FilterChainRuntime, Runtime
 from proxy.stream.connection import ClientConnection
 from proxy.stream.edge import HttpEdge
 from proxy.stream.exchange import HttpExchange
+from proxy.stream.state import NO_HEAD
 from proxy.upstream.loop_state import LoopState
 from proxy.upstream.pool import Pool
 from proxy.upstream.stream import Fields
@@ -34,6 +35,10 @@ _NO_ERROR: Final = 0
 _PROTOCOL_ERROR: Final = 1
 _INTERNAL_ERROR: Final = 2
 _ENHANCE_YOUR_CALM: Final = 11
+_MALFORMED: Final = "http2.invalid.header.field"
+_BROKEN: Final = "codec_error"
+_PROTOCOL_ERRORS: Final = frozenset(("header_overflow", "inbound_window_update_frames_flood"))
+"""Floods that Envoy's codec refuses, and counts so."""
 _NO_FIELDS: Final[frozenset[bytes]] = frozenset()
 _CONTINUE: Final = ((b":status", b"100"),)
 
@@ -193,6 +198,7 @@ class Http2Downstream(ClientConnection):
     __slots__ = (
         "_goaway_at",
         "_h2_stats",
+        "_last",
         "_requests",
         "_reset_by_client",
         "_resets",
@@ -213,6 +219,7 @@ class Http2Downstream(ClientConnection):
     ) -> None:
         super().__init__(state, pool, connection, runtime, chain, edge, on_closed)
         self.streams: dict[int, Http2Stream] = {}
+        self._last = 0
         self._requests = 0
         self._reset_by_client = 0
         self._unread: set[int] = set()
@@ -322,11 +329,15 @@ class Http2Downstream(ClientConnection):
         if self._runtime is not self.state.hub.current and not self._rebind():
             self.drain()
         http = self._http
-        number = event.stream_id
+        self._last = number = event.stream_id
         try:
             head = read_request(event.headers)
         except ProtocolError:
             self._refuse(number)
+            return
+        if len(event.headers) > http.max_headers_count:
+            # As in Envoy, pseudo-fields count.
+            self._overflow(number)
             return
         http.stats.downstream_rq_http2_total += 1
         self._requests += 1
@@ -375,18 +386,38 @@ class Http2Downstream(ClientConnection):
             lived = monotonic() - exchange.start
             responded = exchange.status != 0
             exchange.downstream_reset()
-            if self._resets.stream_closed(lived, responded=responded):
-                self._http.stats.downstream_rq_too_many_premature_resets += 1
-                self._end_with(_ENHANCE_YOUR_CALM)
+            self._judge_reset(lived, responded=responded)
+
+    def _judge_reset(self, lived: float, *, responded: bool) -> None:
+        """A stream was reset by the client, or by the codec for what the client sent (CVE-2025-8671)."""
+        if self._resets.stream_closed(lived, responded=responded) and not self._lingering:
+            self._http.stats.downstream_rq_too_many_premature_resets += 1
+            self._end_with(_ENHANCE_YOUR_CALM)
 
     def _stream_closed(self, event: events.StreamClosed) -> None:
         """It ended, and nobody said why before: the codec judged that the client broke the protocol."""
         self._unread.discard(event.stream_id)
-        stream = self.streams.get(event.stream_id)
+        number = event.stream_id
+        if number == self._reset_by_client:
+            return
+        stream = self.streams.get(number)
+        code = event.error_code
         if stream is not None:
             self._forget(stream)
-            stream.exchange.downstream_lost(remote=False)
-        if event.error_code == _PROTOCOL_ERROR and event.stream_id != self._reset_by_client:
+            exchange = stream.exchange
+            if code == _PROTOCOL_ERROR and exchange.head.length >= 0:
+                # A body of another length: as in Envoy that is this stream's alone.
+                self._h2_stats.tx_reset += 1
+                self._h2_stats.rx_messaging_error += 1
+                lived = monotonic() - exchange.start
+                responded = exchange.status != 0
+                exchange.downstream_broke("http2.remote_reset")
+                self._judge_reset(lived, responded=responded)
+                return
+            exchange.downstream_broke(_MALFORMED if code == _PROTOCOL_ERROR else _BROKEN)
+        elif code == _PROTOCOL_ERROR:
+            self._without_head(number).downstream_broke(_MALFORMED)
+        if code == _PROTOCOL_ERROR:
             self._h2_stats.rx_messaging_error += 1
             self._misbehaved()
 
@@ -397,7 +428,7 @@ class Http2Downstream(ClientConnection):
         if not self._closed and not self._lingering:
             if event.error_code:
                 self._http.stats.downstream_cx_protocol_error += 1
-            self._abandon()
+            self._abandon(_BROKEN if event.error_code else "")
             self._linger()
 
     # Ends.
@@ -455,23 +486,44 @@ class Http2Downstream(ClientConnection):
     def _refuse(self, number: int) -> None:
         """A request that no head could be made of."""
         self._h2_stats.rx_messaging_error += 1
+        self._without_head(number).downstream_broke(_MALFORMED)
         self.session.codec.reset_stream(number, _PROTOCOL_ERROR)
         self.session.mark()
         self._misbehaved()
 
+    def _overflow(self, number: int) -> None:
+        """A request of more fields than ``max_headers_count``."""
+        self._h2_stats.header_overflow += 1
+        self._h2_stats.tx_reset += 1
+        self.session.codec.reset_stream(number, _INTERNAL_ERROR)
+        self.session.mark()
+        self._without_head(number).downstream_reset("http2.too_many_headers")
+
+    def _without_head(self, number: int) -> HttpExchange:
+        """An exchange for a request that nobody is to see: its line in the log."""
+        self._last = number
+        stream = Http2Stream(self, number, False)
+        stream.exchange = exchange = HttpExchange(stream, self._http, NO_HEAD, False)
+        stats = self._http.stats
+        stats.downstream_rq_http2_total += 1
+        stats.downstream_rq_total += 1
+        stats.downstream_rq_active += 1
+        return exchange
+
     def _misbehaved(self) -> None:
         """The client broke the protocol in one stream. As in Envoy that ends all, unless configured otherwise."""
-        stats = self._http.stats
-        stats.downstream_cx_protocol_error += 1
         if not self._http.config.http2.stream_error_on_invalid_http_message and not self._lingering:
+            self._http.stats.downstream_cx_protocol_error += 1
             self._end_with(_PROTOCOL_ERROR)
+        elif not self._lingering:
+            self._judge_reset(0.0, responded=False)
 
     def _failed(self, error: Exception) -> None:
         """The codec cannot go on."""
         if isinstance(error, codecs.DenialOfServiceError):
             self._h2_stats.header_overflow += 1
         self._http.stats.downstream_cx_protocol_error += 1
-        self._abandon()
+        self._abandon(_BROKEN)
         self.abort()
 
     def _flooded(self, name: str) -> None:
@@ -479,24 +531,34 @@ class Http2Downstream(ClientConnection):
         if self._closed or self._lingering:
             return
         setattr(self._h2_stats, name, getattr(self._h2_stats, name) + 1)
-        self._http.stats.downstream_cx_protocol_error += 1
+        self._http.stats.downstream_cx_protocol_error += name in _PROTOCOL_ERRORS
+        self._abandon(f"http2.{name}")
         self._end_with(_ENHANCE_YOUR_CALM)
 
     def _end_with(self, code: int) -> None:
         """Say why, and close."""
         self._abandon()
+        # What the codec says of the end is no news.
+        self._lingering = True
         self._h2_stats.goaway_sent += 1
         self.session.terminate(code)
         if not self._closed:
             self._linger()
 
-    def _abandon(self) -> None:
-        """Every exchange has lost its client."""
+    def _abandon(self, details: str = "") -> None:
+        """Every exchange has lost its client. ``details``: of the breach of the protocol that ended it."""
         streams = list(self.streams.values())
         self.streams.clear()
         self._h2_stats.streams_active -= len(streams)
+        begun = self.session.inspector.last_stream
+        if details and begun & 1 and begun > self._last:
+            # Its head had begun.
+            self._without_head(begun).downstream_broke(details)
         for stream in streams:
-            stream.exchange.downstream_lost(remote=False)
+            if details:
+                stream.exchange.downstream_broke(details)
+            else:
+                stream.exchange.downstream_lost(remote=False)
 
     def _forget(self, stream: Http2Stream) -> None:
         del self.streams[stream.id]

@@ -55,5 +55,23 @@ def stream_limit(route: RouteEntry, head: Head, manager_max: float, *, grpc: boo
     return StreamLimit(longest_of_all, told)
 
 
+def response_timeout(route: RouteEntry, head: Head) -> float:
+    """The seconds that a gRPC request may take where ``max_grpc_timeout`` has its route read ``grpc-timeout``, 0 = no
+    limit (Envoy's ``FilterUtility::finalTimeout``)."""
+    asked = timeout.parse(head.get(b"grpc-timeout")) or 0
+    offset = _milliseconds(route.grpc_timeout_offset)
+    if offset < asked:
+        asked -= offset
+    longest = _milliseconds(route.max_grpc_timeout or 0.0)
+    if longest and (not asked or asked > longest):
+        asked = longest
+    return asked / 1000
+
+
+def told(seconds: float) -> bytes:
+    """The ``grpc-timeout`` line for so long."""
+    return b"grpc-timeout: %b\r\n" % timeout.render(_milliseconds(seconds))
+
+
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)

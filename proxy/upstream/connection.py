@@ -143,6 +143,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close after what was written is sent."""
+        self.cluster.stats.upstream_cx_destroy_local += not self.closed
         self._end()
         self._transport.close()
 
@@ -152,6 +153,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close now."""
+        self.cluster.stats.upstream_cx_destroy_local += not self.closed
         self._end()
         self._transport.abort()
 

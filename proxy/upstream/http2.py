@@ -24,6 +24,7 @@ from proxy.upstream.loop_state import LoopState
 from proxy.upstream.stream import Fields, Receiver
 
 _NO_ERROR: Final = 0
+_PROTOCOL_ERROR: Final = 1
 _REFUSED_STREAM: Final = 7
 _CANCEL: Final = 8
 _ENHANCE_YOUR_CALM: Final = 11
@@ -37,9 +38,9 @@ class Owner(Protocol):
 
 
 class Http2Stream:
-    """One request and its response. ``id`` is the stream's number."""
+    """One request and its response. ``id`` is the stream's number; ``bounded``: the size of the response is known."""
 
-    __slots__ = ("_connection", "_held", "_unused", "id", "receiver", "tunnel")
+    __slots__ = ("_connection", "_held", "_unused", "bounded", "id", "receiver", "tunnel")
 
     http2 = True
 
@@ -48,6 +49,7 @@ class Http2Stream:
         self.receiver = receiver
         self.id = number
         self.tunnel = False
+        self.bounded = False
         self._held = False
         self._unused = 0
 
@@ -225,6 +227,7 @@ class Http2Connection(asyncio.Protocol):
         """Give up a stream that is not over."""
         if self.streams.get(stream.id) is stream:
             self._h2_stats.tx_reset += 1
+            self.cluster.stats.upstream_rq_tx_reset += 1
             self.session.codec.reset_stream(stream.id, _CANCEL)
             self.session.mark()
             self._forget(stream)
@@ -239,6 +242,7 @@ class Http2Connection(asyncio.Protocol):
         """Say goodbye and close after what was written is sent."""
         if not self.closed:
             self._end()
+            self.cluster.stats.upstream_cx_destroy_local += 1
             self._h2_stats.goaway_sent += self.session.say_goodbye()
             self.session.flush()
             self._transport.close()
@@ -249,6 +253,7 @@ class Http2Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close now."""
+        self.cluster.stats.upstream_cx_destroy_local += not self.closed
         self._end()
         self._transport.abort()
 
@@ -325,6 +330,8 @@ class Http2Connection(asyncio.Protocol):
             self._misbehaved(stream, str(error))
             return
         done = event.end_stream
+        if head.length >= 0 or receiver.is_head or head.status == 204:
+            stream.bounded = True
         if receiver.upgrade and head.status < 300 and not done:
             stream.tunnel = True
             if not receiver.connect:
@@ -373,6 +380,7 @@ class Http2Connection(asyncio.Protocol):
             self._h2_stats.rx_reset += 1
             self._forget(stream)
             refused = event.error_code == _REFUSED_STREAM
+            self.cluster.stats.upstream_rq_rx_reset += not refused
             stream.receiver.upstream_reset("remote_refused_stream_reset" if refused else "remote_reset", "")
 
     def _stream_closed(self, event: events.StreamClosed) -> None:
@@ -383,6 +391,12 @@ class Http2Connection(asyncio.Protocol):
         if event.error_code == _REFUSED_STREAM:
             self._forget(stream)
             stream.receiver.upstream_reset("remote_refused_stream_reset", "")
+        elif stream.bounded:
+            # A body of another length: as in Envoy that is this stream's alone.
+            self._h2_stats.tx_reset += 1
+            self.cluster.stats.upstream_rq_tx_reset += 1
+            self._forget(stream)
+            stream.receiver.upstream_reset("protocol_error", "")
         else:
             self._misbehaved(stream, "")
 
@@ -458,13 +472,16 @@ class Http2Connection(asyncio.Protocol):
     def _misbehaved(self, stream: Http2Stream, message: str) -> None:
         """The host broke the protocol. As in Envoy, nothing else that it says is believed either, unless configured."""
         stats = self.cluster.stats
-        stats.upstream_cx_protocol_error += 1
+        only = self.cluster.config.http2.stream_error_on_invalid_http_message
+        stats.upstream_cx_protocol_error += not only
+        stats.upstream_rq_tx_reset += 1
+        self._h2_stats.tx_reset += only
         self._h2_stats.rx_messaging_error += 1
         self._forget(stream)
         stream.receiver.upstream_reset("protocol_error", message)
-        if not self.closed and not self.cluster.config.http2.stream_error_on_invalid_http_message:
+        if not self.closed and not only:
             self._lost("connection_termination", "")
-            self.close()
+            self._end_with(_PROTOCOL_ERROR)
 
     def _failed(self, error: Exception | None) -> None:
         """The codec cannot go on."""
@@ -483,8 +500,14 @@ class Http2Connection(asyncio.Protocol):
         setattr(self._h2_stats, name, getattr(self._h2_stats, name) + 1)
         self.cluster.stats.upstream_cx_protocol_error += 1
         self._lost("protocol_error", name)
+        self._end_with(_ENHANCE_YOUR_CALM)
+
+    def _end_with(self, code: int) -> None:
+        """Say why, and close."""
+        self.cluster.stats.upstream_cx_destroy_local += 1
         self._end()
-        self.session.terminate(_ENHANCE_YOUR_CALM)
+        self._h2_stats.goaway_sent += 1
+        self.session.terminate(code)
         self._transport.close()
 
     def _lost(self, reason: str, message: str) -> None:
@@ -493,6 +516,11 @@ class Http2Connection(asyncio.Protocol):
         streams = list(self.streams.values())
         self.streams.clear()
         self._h2_stats.streams_active -= len(streams)
+        stats = self.cluster.stats
+        if reason == "protocol_error":
+            stats.upstream_rq_tx_reset += len(streams)
+        else:
+            stats.upstream_rq_pending_failure_eject += len(streams)
         for stream in streams:
             stream.receiver.upstream_reset(reason, message)
 

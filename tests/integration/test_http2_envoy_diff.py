@@ -2,7 +2,8 @@
 
 What Envoy does is held against ``expected.json`` first: a case whose script goes wrong would otherwise compare
 nothing. Then Tulle's outcome is compared with Envoy's: what the client gets, what the backends get, the fates of the
-connections, the access log and the counters. The cases are in ``tests/support/h2_exchanges``.
+connections, the access log and the counters; what differs must be known (``tests/support/h2_differences.py``). The
+cases are in ``tests/support/h2_exchanges``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.h2_arena import SIDES, Case, Outcome, play
+from tests.support.h2_differences import differences, known
 from tests.support.h2_exchanges.record import CASES, expected
 from tests.support.two_proxies import ENVOY
 
@@ -19,6 +21,7 @@ pytestmark = [
 ]
 
 EXPECTED = expected()
+KNOWN = known()
 Outcomes = dict[str, dict[str, Outcome]]
 
 
@@ -30,6 +33,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
 
 def test_every_case_is_expected() -> None:
     assert {case.name for case in CASES} == set(EXPECTED)
+    assert KNOWN.keys() <= EXPECTED.keys()
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
@@ -40,4 +44,5 @@ def test_exchange(outcomes: Outcomes, side: str, case: Case) -> None:
     if side == "envoy":
         assert list(found.lines(case)) == EXPECTED[case.name]
     else:
-        assert found.shown(case) == envoy.shown(case)
+        _, shown = KNOWN.get(case.name, ("", [[]]))
+        assert differences(envoy.shown(case), found.shown(case)) in shown

@@ -263,7 +263,7 @@ async def test_a_response_cut_short_cuts_the_client_off() -> None:
     ):
         answer = await ask(it.port, GET)
         assert not answer or answer.endswith(b"abc")
-        assert it.http_stats().rq_reset_after_downstream_response_started == 1
+        assert it.http_stats().rq_reset_after_downstream_response_started == 0
 
 
 async def test_expect_is_answered_here_and_not_passed_on() -> None:

@@ -8,7 +8,7 @@ from proxy.http1.head import scan_request
 from proxy.model.route import StreamDuration
 from proxy.model.stats import RouteStats
 from proxy.runtime.entry import RouteEntry
-from proxy.stream.timeouts import AT_ONCE, LEFT_OUT, stream_limit
+from proxy.stream.timeouts import AT_ONCE, LEFT_OUT, response_timeout, stream_limit
 
 PLAIN = StreamDuration()
 
@@ -60,3 +60,25 @@ def test_what_limits_a_stream(
     assert stream_limit(route, head, of_manager, grpc=True) == (seconds, told)
     # It holds for everybody who sends the field, but is written for gRPC alone.
     assert stream_limit(route, head, of_manager, grpc=False) == (seconds, None)
+
+
+@pytest.mark.parametrize(
+    ("longest", "offset", "value", "expected"),
+    [
+        (0.0, 0.0, b"2S", 2.0),
+        (0.0, 0.0, None, 0.0),
+        (3.0, 0.0, None, 3.0),
+        (3.0, 0.0, b"10S", 3.0),
+        (3.0, 0.5, b"2S", 1.5),
+        (3.0, 0.5, b"500m", 0.5),
+        (3.0, 0.0, b"junk", 3.0),
+    ],
+)
+def test_the_deprecated_timeout_of_grpc(
+    longest: float, offset: float, value: bytes | None, expected: float
+) -> None:
+    route = RouteEntry("r", "v", RouteStats(), max_grpc_timeout=longest, grpc_timeout_offset=offset)
+    field = b"" if value is None else b"grpc-timeout: " + value + b"\r\n"
+    head = scan_request(b"POST /s/m HTTP/1.1\r\nhost: h\r\n" + field + b"\r\n")
+    assert head is not None
+    assert response_timeout(route, head) == expected
