@@ -206,7 +206,7 @@ class HttpExchange(Attempts):
             self._request_ended()
         upstream = self._upstream
         if upstream is None:
-            self._replay += data
+            self._add(data)
             if not done and not self._responded:
                 self.down.hold_for_upstream()
             return
@@ -236,6 +236,13 @@ class HttpExchange(Attempts):
             self.cluster.stats.retry_or_shadow_abandoned += 1
             self._kept = False
             self._replay = b""
+        else:
+            self._add(data)
+
+    def _add(self, data: bytes) -> None:
+        kept = self._replay
+        if not kept:
+            self._replay = data
         elif isinstance(kept, bytes):
             # Grown in place: bytes would be copied whole for each piece of a client that sends small ones.
             self._replay = bytearray(kept + data)
