@@ -2,8 +2,8 @@
 
 What Envoy does is held against ``expected.json`` first: a case whose script goes wrong would otherwise compare
 nothing. Then Tulle's outcome is compared with Envoy's: what the client gets, what the backends get, the fates of the
-connections, the access log and the counters; what differs must be known (``tests/support/h2_differences.py``). The
-cases are in ``tests/support/h2_exchanges``.
+connections, the access log and the counters; what differs must be known
+(``tests/support/h2_differences.py``). The cases are in ``tests/support/h2_exchanges``.
 """
 
 from __future__ import annotations
