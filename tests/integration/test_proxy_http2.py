@@ -122,20 +122,23 @@ async def test_answers_without_a_body(method: str, status: int, protocol: str) -
     async def serve2(peer: Http2Peer, number: int, stream: Stream) -> None:
         peer.respond(number, status=status, end=True)
 
-    async with backend(serve) as old, http2_backend(serve2) as new:
-        async with through(old.port if protocol == "HTTP1" else new.port, protocol) as it:
-            client = await dial_http2(it.port)
-            for _ in range(2):
-                answer = await client.response(client.request(method=method))
-                assert (answer.fields[":status"], bytes(answer.body), answer.reset) == (
-                    str(status),
-                    b"",
-                    None,
-                )
-            plain = await dial(it.port)
-            for _ in range(2):
-                plain.send(method.encode() + b" / HTTP/1.1\r\nHost: a\r\n\r\n")
-                assert (await plain.response(head=method == "HEAD"))[0] == status
+    async with (
+        backend(serve) as old,
+        http2_backend(serve2) as new,
+        through(old.port if protocol == "HTTP1" else new.port, protocol) as it,
+    ):
+        client = await dial_http2(it.port)
+        for _ in range(2):
+            answer = await client.response(client.request(method=method))
+            assert (answer.fields[":status"], bytes(answer.body), answer.reset) == (
+                str(status),
+                b"",
+                None,
+            )
+        plain = await dial(it.port)
+        for _ in range(2):
+            plain.send(method.encode() + b" / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await plain.response(head=method == "HEAD"))[0] == status
 
 
 async def test_local_replies() -> None:
@@ -287,24 +290,27 @@ async def test_a_client_that_does_not_read_bounds_what_is_buffered(protocol: str
             sent[0] += 65536
         peer.send(number, end=True)
 
-    async with backend(old) as one, http2_backend(new) as two:
-        async with through(one.port if protocol == "HTTP1" else two.port, protocol) as it:
-            client = await dial_http2(it.port, initial_window_size=1 << 16)
-            client.h2.set_local_window_size(1 << 20)
-            number = client.request(path="/big")
-            client.streams[number].paused = True
-            stats = it.cluster_stats("up")
-            await eventually(lambda: stats.upstream_flow_control_paused_reading_total == 1)
-            assert len(client.streams[number].body) <= 1 << 16
-            other = client.request(path="/small")
-            assert bytes((await client.response(other)).body) == b"ok"
-            before = sent[0]
-            assert before < size // 2
-            client.read_on(number)
-            async with asyncio.timeout(60):
-                await client.response(number)
-            assert len(client.streams[number].body) == size
-            assert stats.upstream_flow_control_resumed_reading_total >= 1
+    async with (
+        backend(old) as one,
+        http2_backend(new) as two,
+        through(one.port if protocol == "HTTP1" else two.port, protocol) as it,
+    ):
+        client = await dial_http2(it.port, initial_window_size=1 << 16)
+        client.h2.set_local_window_size(1 << 20)
+        number = client.request(path="/big")
+        client.streams[number].paused = True
+        stats = it.cluster_stats("up")
+        await eventually(lambda: stats.upstream_flow_control_paused_reading_total == 1)
+        assert len(client.streams[number].body) <= 1 << 16
+        other = client.request(path="/small")
+        assert bytes((await client.response(other)).body) == b"ok"
+        before = sent[0]
+        assert before < size // 2
+        client.read_on(number)
+        async with asyncio.timeout(60):
+            await client.response(number)
+        assert len(client.streams[number].body) == size
+        assert stats.upstream_flow_control_resumed_reading_total >= 1
 
 
 async def test_a_host_that_does_not_read_holds_its_client_back() -> None:
