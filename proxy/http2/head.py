@@ -52,6 +52,12 @@ class Head(http1.Head):
     scheme: bytes
     shape: _Shape
 
+    @property
+    def size(self) -> int:
+        """Bytes of all names and values, decoded, pseudo-fields included (Envoy's ``HeaderMap::byteSize``)."""
+        named = sum(map(len, self.names.values()))
+        return self.shape.size + named + len(self.method) + len(self.target) + len(self.scheme)
+
     def values(self, name: bytes, /) -> tuple[bytes, ...]:
         joined = self.get(name)
         if joined is None:
@@ -97,14 +103,16 @@ class Head(http1.Head):
 class _Shape:
     """What follows from the names of a head alone; clients and servers send few of them.
 
-    ``pseudo``: how many pseudo-fields it begins with; ``present`` and ``flags`` as ``Head`` has them; ``host``: it has
+    ``pseudo``: how many pseudo-fields it begins with; ``size``: bytes of the names; ``present`` and ``flags`` as ``Head``
+    has them; ``host``: it has
     that field. ``kept`` remembers what to pass on, by what to leave out.
     """
 
-    __slots__ = ("flags", "host", "kept", "names", "present", "pseudo")
+    __slots__ = ("flags", "host", "kept", "names", "present", "pseudo", "size")
 
     def __init__(self, names: tuple[bytes, ...]) -> None:
         self.names = names
+        self.size = sum(map(len, names))
         self.pseudo = sum(name[:1] == b":" for name in names)
         self.present = 0
         self.flags = 0

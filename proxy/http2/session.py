@@ -13,7 +13,7 @@ from proxy.http2 import events
 from proxy.http2.codec import Codec, CodecError, dispatch_table
 from proxy.http2.errors import ConnectionStateError
 from proxy.http2.frames import FrameInspector
-from proxy.http2.limits import FloodLimits
+from proxy.http2.limits import MAX_HEADER_BLOCK_SIZE, FloodLimits
 from proxy.http2.options import Options
 from proxy.model.http2 import PREMATURE_RESETS, Http2Options, PrematureResets
 
@@ -25,9 +25,11 @@ PULL: Final = 1 << 20
 """Bytes that are taken from the codec at one time where more wait; in between the transport says whether it is full."""
 
 
-def engine_options(options: Http2Options) -> Options:
-    """What the codec needs to know of a configuration."""
+def engine_options(options: Http2Options, max_headers_kb: int) -> Options:
+    """What the codec needs to know of a configuration. Above four times ``max_headers_kb`` a head ends the connection;
+    what is less and too large ends its stream."""
     return Options(
+        max_header_list_size=max(MAX_HEADER_BLOCK_SIZE, 4 * max_headers_kb * 1024),
         max_concurrent_streams=options.max_concurrent_streams,
         initial_stream_window_size=options.initial_stream_window_size,
         initial_connection_window_size=options.initial_connection_window_size,
@@ -48,7 +50,7 @@ def flood_limits(
         max_inbound_window_update_frames_per_data_frame_sent=(
             options.max_inbound_window_update_frames_per_data_frame_sent
         ),
-        max_header_block_size=max_headers_kb * 1024,
+        max_header_block_size=max(MAX_HEADER_BLOCK_SIZE, max_headers_kb * 1024),
         premature_reset_total_stream_count=resets.total_stream_count,
         premature_reset_min_stream_lifetime_seconds=resets.min_stream_lifetime,
     )

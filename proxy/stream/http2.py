@@ -230,7 +230,9 @@ class Http2Downstream(ClientConnection):
             http.config.http2, http.config.max_request_headers_kb, http.config.premature_resets
         )
         self.session = Session(
-            codecs.make(codecs.Role.SERVER, engine_options(http.config.http2)),
+            codecs.make(
+                codecs.Role.SERVER, engine_options(http.config.http2, http.config.max_request_headers_kb)
+            ),
             state.flusher,
             {
                 events.RequestReceived: self._request,
@@ -337,7 +339,12 @@ class Http2Downstream(ClientConnection):
             return
         if len(event.headers) > http.max_headers_count:
             # As in Envoy, pseudo-fields count.
-            self._overflow(number)
+            self._h2_stats.header_overflow += 1
+            self._overflow(number, "http2.too_many_headers")
+            return
+        if head.size > http.max_request_headers_bytes:
+            self._h2_stats.header_list_size_too_large += 1
+            self._overflow(number, "http2.header_list_size_too_large")
             return
         http.stats.downstream_rq_http2_total += 1
         self._requests += 1
@@ -491,13 +498,12 @@ class Http2Downstream(ClientConnection):
         self.session.mark()
         self._misbehaved()
 
-    def _overflow(self, number: int) -> None:
-        """A request of more fields than ``max_headers_count``."""
-        self._h2_stats.header_overflow += 1
+    def _overflow(self, number: int, details: str) -> None:
+        """A request of more fields than ``max_headers_count``, or larger than ``max_request_headers_kb``."""
         self._h2_stats.tx_reset += 1
         self.session.codec.reset_stream(number, _INTERNAL_ERROR)
         self.session.mark()
-        self._without_head(number).downstream_reset("http2.too_many_headers")
+        self._without_head(number).downstream_reset(details)
 
     def _without_head(self, number: int) -> HttpExchange:
         """An exchange for a request that nobody is to see: its line in the log."""

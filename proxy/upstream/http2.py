@@ -171,7 +171,9 @@ class Http2Connection(asyncio.Protocol):
         self._h2_stats = cluster.stats.http2_stats()
         self._ping_at = inf
         self._plan_ping(state.now)
-        made = codecs.make(codecs.Role.CLIENT, engine_options(options))
+        made = codecs.make(
+            codecs.Role.CLIENT, engine_options(options, cluster.config.max_http2_response_headers_kb)
+        )
         self.session = Session(
             made,
             state.flusher,
@@ -329,6 +331,15 @@ class Http2Connection(asyncio.Protocol):
         except ProtocolError as error:
             self._misbehaved(stream, str(error))
             return
+        config = self.cluster.config
+        if len(event.headers) > config.max_headers_count:
+            self._h2_stats.header_overflow += 1
+            self._overflow(stream)
+            return
+        if head.size > config.max_http2_response_headers_kb * 1024:
+            self._h2_stats.header_list_size_too_large += 1
+            self._overflow(stream)
+            return
         done = event.end_stream
         if head.length >= 0 or receiver.is_head or head.status == 204:
             stream.bounded = True
@@ -340,6 +351,11 @@ class Http2Connection(asyncio.Protocol):
         if done:
             self._complete(stream)
         receiver.response_started(head, b"", 0, done)
+
+    def _overflow(self, stream: Http2Stream) -> None:
+        """A response of more fields than ``max_headers_count``, or larger than ``max_response_headers_kb``."""
+        self.cancel(stream)
+        stream.receiver.upstream_reset("remote_reset", "")
 
     def _informational(self, event: events.InformationalResponseReceived) -> None:
         stream = self.streams.get(event.stream_id)

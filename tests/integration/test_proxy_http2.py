@@ -506,3 +506,27 @@ async def test_a_connection_that_is_old_takes_no_more() -> None:
         await eventually(lambda: it.cluster_stats("up").upstream_cx_max_duration_reached == 1)
         assert bytes((await client.response(client.request())).body) == b"ok"
         assert len(app.peers) == 2 and app.peers[0].goaway == [0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "counter"),
+    [
+        ([("x-a", "b" * 62_000)], "header_list_size_too_large"),
+        ([(f"x-{n}", "") for n in range(100)], "header_overflow"),
+    ],
+)
+async def test_heads_that_are_too_large_end_their_stream(fields: list[tuple[str, str]], counter: str) -> None:
+    async def serve(peer: Http2Peer, number: int, stream: Stream) -> None:
+        peer.respond(number, *(fields if stream.fields[":path"] == "/large" else []), end=True)
+
+    async with http2_backend(serve) as app, through(app.port) as it:
+        client = await dial_http2(it.port)
+        refused = await client.response(client.request(*fields))
+        assert refused.reset == 2 and not app.streams
+        assert getattr(it.hub.current.stats.http2, counter) == 1
+        lost = await client.response(client.request(path="/large"))
+        assert lost.fields[":status"] == "503"
+        assert getattr(it.cluster_stats("up").http2, counter) == 1
+        # Others on the same connections are not concerned.
+        assert (await client.response(client.request())).fields[":status"] == "200"
+        assert len(app.peers) == 1
