@@ -103,9 +103,8 @@ class Head(http1.Head):
 class _Shape:
     """What follows from the names of a head alone; clients and servers send few of them.
 
-    ``pseudo``: how many pseudo-fields it begins with; ``size``: bytes of the names; ``present`` and ``flags`` as ``Head``
-    has them; ``host``: it has
-    that field. ``kept`` remembers what to pass on, by what to leave out.
+    ``pseudo``: how many pseudo-fields it begins with; ``size``: bytes of the names; ``present`` and ``flags`` as
+    ``Head`` has them; ``host``: it has that field. ``kept`` remembers what to pass on, by what to leave out.
     """
 
     __slots__ = ("flags", "host", "kept", "names", "present", "pseudo", "size")
