@@ -107,7 +107,6 @@ class Attempts(ExchangeState):
             self.first_upstream_tx = monotonic()
         route = self.route
         connection.host.rq_total += 1
-        connection.cluster.stats.upstream_rq_total += 1
         assert route is not None and self._outgoing is not None
         body = self._replay
         if self._retry is None:
