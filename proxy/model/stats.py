@@ -267,10 +267,25 @@ class AccessLogStats:
 
 
 @dataclass(slots=True, eq=False)
+class HealthCheckStats:
+    """``cluster.<name>.health_check.*``; ``healthy`` and ``degraded`` are numbers of hosts now."""
+
+    attempt: int = 0
+    success: int = 0
+    failure: int = 0
+    passive_failure: int = 0
+    network_failure: int = 0
+    verify_cluster: int = 0
+    healthy: int = 0
+    degraded: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class ClusterStats:
     """``cluster.<name>.*`` (upstream statistics). ``rq_xx[n]``: answers of class ``n`` hundred; times: microseconds.
 
     ``http2``: ``None`` before the first HTTP/2 connection, as Envoy has no such statistics until then.
+    ``health_check``: ``None`` where hosts are not checked.
     """
 
     upstream_cx_total: int = 0
@@ -340,6 +355,7 @@ class ClusterStats:
     rq_time: Histogram = field(default_factory=Histogram)
     cx_connect_ms: Histogram = field(default_factory=Histogram)
     http2: Http2Stats | None = None
+    health_check: HealthCheckStats | None = None
 
     def http2_stats(self) -> Http2Stats:
         """``cluster.<name>.http2.``, from now on there."""
