@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from proxy.cluster.cluster import Cluster
 from proxy.cluster import flags
+from proxy.cluster.cluster import Cluster
 from proxy.cluster.host import Host
 from proxy.observe.totals import HostCounts
 

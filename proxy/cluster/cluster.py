@@ -118,7 +118,7 @@ class Cluster:
                 self._remove(host)
 
     def _host(self, known: Host | None, address: Address, endpoint: Endpoint, priority: int) -> Host:
-        tls = self._tls_for(endpoint.transport_match)
+        tls = self.tls_for(endpoint.transport_match)
         if known is None or known.tls != tls:
             known = Host(address, tls=tls)
             if self.config.health_check is not None:
@@ -166,7 +166,8 @@ class Cluster:
         for host in gone:
             self._remove(host)
 
-    def _tls_for(self, metadata: tuple[tuple[str, str], ...]) -> UpstreamTls | None:
+    def tls_for(self, metadata: tuple[tuple[str, str], ...]) -> UpstreamTls | None:
+        """The TLS settings for a host with this ``envoy.transport_socket_match`` metadata."""
         for match in self.config.transport_socket_matches:
             if set(match.match) <= set(metadata):
                 return match.tls
@@ -181,7 +182,7 @@ class Cluster:
         address = (ip, self.config.original_dst_port or port)
         host = known.pop(address, None)
         if host is None:
-            host = Host(address, tls=self._tls_for(()))
+            host = Host(address, tls=self.tls_for(()))
             if len(known) >= self.max_original_dst_hosts:
                 oldest = next(iter(known))
                 self._remove(known.pop(oldest))
@@ -254,7 +255,7 @@ class Cluster:
             return
         if self.config.type == "ORIGINAL_DST":
             for host in previous._original_dst.values():
-                if host.tls == self._tls_for(()) and (
+                if host.tls == self.tls_for(()) and (
                     self.config.original_dst_port == previous.config.original_dst_port
                 ):
                     self._original_dst[host.address] = host
