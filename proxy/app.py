@@ -89,12 +89,7 @@ class Sidecar:
         self._settle: asyncio.TimerHandle | None = self.loop.call_later(SETTLE, self._settled)
         self.hub.subscribe(self._swapped)
         self.admin = AdminState(self.hub, self.plane, self.drain_listeners)
-        self.admin.ready = lambda: (
-            not self.draining
-            and self.serves()
-            and self.plane.serving
-            and (self.health is None or self.health.warm)
-        )
+        self.admin.ready = lambda: not self.draining and self.serves() and self.plane.serving
 
     async def run_static(self, config: Config, decoder: BootstrapDecoder) -> None:
         """Serve ``config``, which ``decoder`` has decoded, until told to stop. Raises ``ConfigError``, ``OSError``."""
@@ -120,7 +115,13 @@ class Sidecar:
         stack.push_async_callback(self._stop_checks)
         if self.health is not None:
             self.health.start()
-            await self.health.first_round()
+            checked = self.loop.create_task(self.health.first_round())
+            stopped = self.loop.create_task(self.stopping.wait())
+            try:
+                await asyncio.wait((checked, stopped), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                checked.cancel()
+                stopped.cancel()
         stack.push_async_callback(self.plane.stop)
         await self.plane.start()
         stack.push_async_callback(self._stop_discovery)
