@@ -238,6 +238,7 @@ class Cluster:
         self.stats.membership_total = len(hosts)
         self.stats.membership_healthy = sum(h.healthy and not h.degraded for h in hosts)
         self.stats.membership_degraded = sum(h.degraded and h.healthy for h in hosts)
+        self.stats.membership_excluded = sum(h.excluded for h in hosts)
         self.stats.max_host_weight = max((h.weight for h in hosts), default=0)
 
     def adopt(self, previous: Cluster) -> None:

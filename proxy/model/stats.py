@@ -336,6 +336,7 @@ class ClusterStats:
     membership_change: int = 0
     membership_healthy: int = 0
     membership_degraded: int = 0
+    membership_excluded: int = 0
     membership_total: int = 0
     update_attempt: int = 0
     update_success: int = 0

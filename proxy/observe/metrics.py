@@ -41,7 +41,7 @@ BUCKETS_MS = (
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 1.0)
 _GAUGE = re.compile(
     r"_(?:active|buffered)$"
-    r"|^(?:(?:membership_)?(?:healthy|degraded)|membership_total|max_host_weight|active|active_connections|scale_percent|pressure"
+    r"|^(?:(?:membership_)?(?:healthy|degraded)|membership_(?:total|excluded)|max_host_weight|active|active_connections|scale_percent|pressure"
     r"|pending_send_bytes)$"
 )
 

@@ -18,6 +18,7 @@ from proxy.observe.store import StatStore
 _ALIKE = frozenset(
     {
         *("membership_change", "membership_healthy", "membership_degraded", "membership_total"),
+        "membership_excluded",
         *("update_attempt", "update_success", "update_failure", "update_empty", "update_no_rebuild"),
         *("max_host_weight", "uptime", "pressure", "scale_percent", "active"),
     }
