@@ -108,6 +108,8 @@ class Sidecar:
         """Use this key and chain and these roots (PEM) for handshakes from now on. Raises ``SecretError``."""
         self.secrets.set_identity(key_and_chain, bundle)
         self.plane.new_identity(key_and_chain, bundle)
+        if self.health is not None:
+            self.health.secrets_changed()
 
     async def serve_data(self, stack: AsyncExitStack) -> None:
         """Open the listeners, when each host that is to be checked was once. Raises ``OSError``."""

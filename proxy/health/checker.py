@@ -59,12 +59,18 @@ class HealthChecker:
 
     @property
     def warm(self) -> bool:
-        """Whether each host has been checked once."""
+        """Whether each host has been checked once, of those whose secrets are there."""
         return not any(one.pending for _, sessions in self._clusters.values() for one in sessions.values())
 
     def start(self) -> None:
-        """Ask from now on: whatever it takes is there."""
+        """Ask from now on."""
         self._started = True
+        self.secrets_changed()
+
+    def secrets_changed(self) -> None:
+        """Begin with those that waited for a secret: a host is not to fail for what it has no part in."""
+        if not self._started:
+            return
         for _, sessions in self._clusters.values():
             for session in sessions.values():
                 session.start(self._state.loop)
@@ -81,6 +87,7 @@ class HealthChecker:
             self._forget(name)
         for cluster in clusters.values():
             self.follow(cluster)
+        self.secrets_changed()
 
     def follow(self, cluster: Cluster) -> None:
         """Follow a cluster, whose configuration or hosts may have changed."""

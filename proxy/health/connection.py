@@ -15,6 +15,7 @@ from proxy.cluster.host import Host
 from proxy.http2 import events
 from proxy.model.health_check import HealthCheck
 from proxy.model.tls import UpstreamTls
+from proxy.tls.errors import MissingSecretError, SecretError
 from proxy.upstream.connect import App, connect
 from proxy.upstream.connection import UpstreamConnection
 from proxy.upstream.http2 import Http2Connection
@@ -58,6 +59,18 @@ class Line:
     @property
     def tls(self) -> bool:
         return self.host.tls is not None
+
+    def ready(self, offer: tuple[str, ...] = ()) -> bool:
+        """Whether the secrets for its TLS are there, whatever they are."""
+        if self.host.tls is not None:
+            try:
+                self._state.secrets.client(self.host.tls, offer)
+            except MissingSecretError:
+                return False
+            except SecretError:
+                # That is for a check to find out.
+                return True
+        return True
 
     async def connect(self, make: Callable[[str], App], offer: tuple[str, ...] = ()) -> App:
         """Raises ``ConnectError``."""

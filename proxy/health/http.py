@@ -182,6 +182,13 @@ class HttpProber:
         self._connection: UpstreamConnection | Http2Connection | None = None
         self._exchange: _Exchange | None = None
 
+    @property
+    def _offer(self) -> tuple[str, ...]:
+        return ALPN_OFFERS["HTTP2" if self._http2 else "HTTP1"]
+
+    def ready(self) -> bool:
+        return self._line.ready(self._offer)
+
     async def ask(self) -> Outcome:
         connection = self._connection
         if connection is None or connection.closed or (connection.http2 and connection.draining):
@@ -216,8 +223,8 @@ class HttpProber:
     async def _connect(self) -> UpstreamConnection | Http2Connection:
         line = self._line
         if self._http2:
-            return await line.connect(lambda alpn: line.http2(), ALPN_OFFERS["HTTP2"])
-        return await line.connect(lambda alpn: line.http1(), ALPN_OFFERS["HTTP1"])
+            return await line.connect(lambda alpn: line.http2(), self._offer)
+        return await line.connect(lambda alpn: line.http1(), self._offer)
 
     def give_up(self) -> None:
         exchange, self._exchange = self._exchange, None

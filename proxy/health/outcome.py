@@ -26,6 +26,9 @@ TIMED_OUT: Final = Outcome("network_timeout", "timeout")
 class Prober(Protocol):
     """Asks one host, one question at a time."""
 
+    def ready(self) -> bool:
+        """Whether the secrets that it takes have come."""
+
     async def ask(self) -> Outcome:
         """One check. It may take for ever: whoever asks ends it."""
 

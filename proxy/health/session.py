@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class HostSession:
-    """``pending``: there was no result yet. ``flags``: what the cluster is to be told.
+    """``pending``: it asks, and there was no result yet. ``flags``: what the cluster is to be told.
 
     ``endpoint`` is what it was made for; ``tell(session)`` is called after the first result and when one has changed
     something.
@@ -64,7 +64,7 @@ class HostSession:
 
     @property
     def pending(self) -> bool:
-        return self._told < 0
+        return self._task is not None and self._told < 0
 
     @property
     def flags(self) -> int:
@@ -77,7 +77,9 @@ class HostSession:
         )
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Ask from now on."""
+        """Ask from now on, if that was not so before and the secrets that it takes are there."""
+        if self._task is not None or not self._prober.ready():
+            return
         self._task = loop.create_task(self._run(), name=f"health check {self.cluster.name} {self.host.label}")
         self._task.add_done_callback(self._ended)
 
@@ -122,7 +124,7 @@ class HostSession:
             self._excluded |= outcome.excluded
         stats.healthy += failed - health.failed
         stats.degraded += health.degraded - degraded
-        if health.failed and (not failed or self.pending):
+        if health.failed and (not failed or self._told < 0):
             log.warning("cluster %s: %s is unhealthy: %s", self.cluster.name, self.host.label, outcome.why)
         elif failed and not health.failed:
             log.info("cluster %s: %s is healthy", self.cluster.name, self.host.label)

@@ -78,6 +78,9 @@ class TcpProber:
         self._reuse = reuse
         self._connection: TcpConnection | None = None
 
+    def ready(self) -> bool:
+        return self._line.ready()
+
     async def ask(self) -> Outcome:
         check = self._check
         connection = self._connection

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -19,12 +21,15 @@ from proxy.model.config import ConfigError
 from proxy.model.health_check import GrpcCheck, HttpCheck, TcpCheck
 from proxy.model.matcher import StringMatcher
 from proxy.model.route import HeaderValueOption
+from proxy.tls.store import SecretStore
 from tests.fakes.checked import Checked, checked, health_check
 from tests.fakes.http2 import Http2Peer, Stream, http2_backend
 from tests.fakes.sidecar import (
     HOST,
+    Backend,
     Mesh,
     Peer,
+    Serve,
     backend,
     chain,
     changed,
@@ -134,6 +139,34 @@ async def test_a_grpc_server_is_asked_by_the_clusters_own_mtls() -> None:
             assert sidecar.healthy() == [False]
             assert sidecar.stats().network_failure
             assert sidecar.running.cluster_stats("up").ssl_fail_verify_san
+
+
+async def test_nobody_is_asked_and_nobody_fails_while_a_secret_is_missing() -> None:
+    mesh, secrets = Mesh(), SecretStore()
+    served = Page()
+    async with tls_backend(served, mesh) as port:
+        up = cluster("up", port, tls=mutual(spiffe("web")), health_check=health_check(HTTP))
+        async with checked(up, secrets=secrets) as sidecar:
+            assert sidecar.healthy() == [False] and sidecar.stats().attempt == 0
+            secrets.set_identity(mesh.pem("caller"), mesh.root.pem)
+            sidecar.checker.secrets_changed()
+            await eventually(lambda: sidecar.healthy() == [True])
+            assert sidecar.stats().failure == 0
+
+
+@asynccontextmanager
+async def tls_backend(serve: Serve, mesh: Mesh) -> AsyncIterator[int]:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(mesh.pem("web"))
+        file.flush()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file.name)
+    made = Backend(serve)
+    server = await asyncio.start_server(made.accept, HOST, 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
 
 
 class Scripted:
