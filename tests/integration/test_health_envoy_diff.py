@@ -6,12 +6,15 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.fakes.sidecar import dial
+import pytest
+
+from tests.fakes.sidecar import Mesh, dial, spiffe
 from tests.support.envoy_process import EnvoyProcess
 from tests.support.health_backends import (
     NOT_SERVING,
@@ -20,9 +23,12 @@ from tests.support.health_backends import (
     Server,
     check,
     cluster,
+    grpc,
+    http,
     says,
     servers,
     serving,
+    tcp,
 )
 from tests.support.sidecar_process import Process, free_port, get
 
@@ -30,7 +36,8 @@ WAIT = 60.0
 V3 = "type.googleapis.com/envoy.extensions.filters"
 #: What is compared of a cluster's statistics.
 COUNTED = (
-    *("health_check.", "membership_", "ssl.", "http2.tx_reset", "http2.rx_reset", "http2.streams_active"),
+    *("health_check.", "membership_", "ssl.handshake", "ssl.fail", "ssl.connection_error"),
+    *("http2.tx_reset", "http2.rx_reset", "http2.streams_active"),
     *("upstream_cx_total", "upstream_cx_active", "upstream_rq_total", "upstream_cx_connect_fail"),
 )
 
@@ -128,12 +135,23 @@ async def tulle(clusters: list[Json], directory: Path, workers: int = 1) -> Asyn
         await asyncio.to_thread(process.end, signal.SIGTERM)
 
 
-async def first_round(proxy: Any, directory: Path) -> dict[str, Any]:
-    """What each server was asked, and what came of it."""
-    given = servers()
-    async with serving(given):
+async def first_round(
+    proxy: Any,
+    directory: Path,
+    given: dict[str, Server],
+    *,
+    tls: tuple[ssl.SSLContext, Json] | None = None,
+    answers: int | None = None,
+) -> dict[str, Any]:
+    """What each server was asked, and what came of it. ``tls``: the servers', and the clusters' transport socket.
+    ``answers``: so many come from all servers together, where that is not one from each."""
+    async with serving(given, None if tls is None else tls[0]):
         clusters = [cluster(name, server) for name, server in given.items()]
-        clusters.append(cluster("refused", given["http-ok"], free_port()))
+        if tls is None and answers is None:
+            clusters.append(cluster("refused", given["http-ok"], free_port()))
+        if tls is not None:
+            for one in clusters:
+                one["transport_socket"] = tls[1]
         async with proxy(clusters, directory) as running:
 
             async def answered() -> bool:
@@ -142,7 +160,9 @@ async def first_round(proxy: Any, directory: Path) -> dict[str, Any]:
                     sum(value for name, value in stats.items() if name.endswith(f".health_check.{which}"))
                     for which in ("attempt", "success", "failure")
                 )
-                return asked == passed + failed == len(clusters)
+                if answers is None:
+                    return asked == passed + failed == len(clusters)
+                return passed + failed == answers and asked == answers + len(clusters)
 
             await running.until(answered)
             flags = {name: list(hosts.values()) for name, hosts in (await running.flags()).items()}
@@ -165,8 +185,131 @@ async def test_the_first_round(tmp_path: Path) -> None:
     for proxy in (envoy, tulle):
         directory = tmp_path / proxy.__name__
         directory.mkdir()
-        sides.append(await first_round(proxy, directory))
-    expected, found = sides
+        sides.append(await first_round(proxy, directory, servers()))
+    compare(*sides)
+
+
+@pytest.mark.parametrize("name", ["server", "other"])
+async def test_the_first_round_by_mutual_tls(name: str, tmp_path: Path) -> None:
+    mesh = Mesh()
+    ca, pem = tmp_path / "ca.pem", tmp_path / "client.pem"
+    ca.write_text(mesh.root.pem)
+    pem.write_bytes(mesh.pem("client"))
+    served = tmp_path / "server.pem"
+    served.write_bytes(mesh.pem("server"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(served)
+    context.load_verify_locations(ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    san = {"san_type": "URI", "matcher": {"exact": spiffe(name)}}
+    common = {
+        "tls_certificates": [
+            {"certificate_chain": {"filename": str(pem)}, "private_key": {"filename": str(pem)}}
+        ],
+        "validation_context": {"trusted_ca": {"filename": str(ca)}, "match_typed_subject_alt_names": [san]},
+    }
+    socket = {
+        "name": "tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "common_tls_context": common,
+        },
+    }
+    sides = []
+    for proxy in (envoy, tulle):
+        h2, h1 = (
+            {"tls_options": {"alpn_protocols": ["h2"]}},
+            {"tls_options": {"alpn_protocols": ["http/1.1"]}},
+        )
+        given = {
+            "grpc": grpc(SERVING, h2),
+            "http": http(says(200), h1),
+            "tcp-connect": tcp("silent"),
+            "tcp-match": tcp(b"PONG", "50494e47", "504f4e47"),
+        }
+        directory = tmp_path / proxy.__name__
+        directory.mkdir()
+        sides.append(await first_round(proxy, directory, given, tls=(context, socket)))
+    compare(*sides)
+    healthy = name == "server"
+    assert {key: found["flags"] == ["healthy"] for key, found in sides[1].items()} == dict.fromkeys(
+        given, healthy
+    )
+    assert bool(sides[1]["grpc"]["asked"]) == healthy
+
+
+#: What the letters stand for: passed, failed, may be tried again, degraded, closed; then those of gRPC, and of TCP.
+WORDS = {
+    "http": {
+        "o": says(200),
+        "f": says(500),
+        "r": says(429),
+        "d": says(200, b"x-envoy-degraded: 1"),
+        "x": says(503, b"x-envoy-immediate-health-check-fail: 1"),
+        "l": says(200, b"connection: close"),
+        "c": "close",
+    },
+    "grpc": {"o": SERVING, "f": NOT_SERVING, "r": "reset", "g": "goaway", "h": "html"},
+    "tcp": {"o": b"PONG", "c": "close"},
+}
+STORIES = {
+    "http": (
+        *(
+            "o",
+            "f",
+            "fo",
+            "foo",
+            "fooo",
+            "foofoo",
+            "oof",
+            "or",
+            "orr",
+            "oror",
+            "oc",
+            "occ",
+            "ococ",
+            "rooo",
+            "cooo",
+        ),
+        *("odo", "df", "odf", "fdoo", "fddd", "d", "xo", "xooo", "ox", "oxooo", "lll", "lfl"),
+    ),
+    "grpc": ("oo", "of", "ofo", "ofooo", "or", "orr", "ororr", "og", "ogg", "rooo", "gooo", "ohooo", "hh"),
+    "tcp": ("oo", "oc", "occ", "cooo", "ococ"),
+}
+
+
+async def test_what_many_answers_come_to(tmp_path: Path) -> None:
+    soon = {
+        name: "0.02s"
+        for name in ("interval", "no_traffic_interval", "unhealthy_interval", "unhealthy_edge_interval")
+    }
+    common = {"timeout": "30s", "healthy_threshold": 3, **soon}
+    kinds: dict[str, Json] = {
+        "http": {"http_health_check": {"path": "/", "retriable_statuses": [{"start": 429, "end": 430}]}},
+        "grpc": {"grpc_health_check": {}},
+        "tcp": {"tcp_health_check": {"send": {"text": "50"}, "receive": [{"text": "504f4e47"}]}},
+    }
+    sides = []
+    for proxy in (envoy, tulle):
+        given = {
+            f"{kind}-{story}": Server(
+                kind, check(**kinds[kind], **common), [WORDS[kind][letter] for letter in story]
+            )
+            for kind, stories in STORIES.items()
+            for story in stories
+        }
+        directory = tmp_path / proxy.__name__
+        directory.mkdir()
+        answers = sum(map(len, (story for stories in STORIES.values() for story in stories)))
+        sides.append(await first_round(proxy, directory, given, answers=answers))
+    for name in ("http-odo", "http-fdoo"):
+        # Envoy goes on to count who is degraded no more.
+        assert sides[0][name]["stats"].pop("health_check.degraded") == 1
+    compare(*sides)
+
+
+def compare(expected: dict[str, Any], found: dict[str, Any]) -> None:
     differing = [
         f"{name} {key}: {expected[name][key]} {found[name][key]}"
         for name in expected

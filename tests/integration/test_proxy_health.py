@@ -26,7 +26,6 @@ from tests.fakes.checked import Checked, checked, health_check
 from tests.fakes.http2 import Http2Peer, Stream, http2_backend
 from tests.fakes.sidecar import (
     HOST,
-    Backend,
     Mesh,
     Peer,
     Serve,
@@ -161,12 +160,8 @@ async def tls_backend(serve: Serve, mesh: Mesh) -> AsyncIterator[int]:
         file.flush()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(file.name)
-    made = Backend(serve)
-    server = await asyncio.start_server(made.accept, HOST, 0, ssl=context)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
+    async with backend(serve, context) as server:
+        yield server.port
 
 
 class Scripted:

@@ -1,11 +1,12 @@
 """Servers that answer health checks in their own ways, and keep what they were asked.
 
-``SERVERS`` are by name; each is given in ``checks`` the ``HealthCheck`` that asks it.
+``servers()`` are by name; ``check`` of each is the ``HealthCheck`` that asks it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -28,7 +29,8 @@ def says(status: int, *lines: bytes, body: bytes = b"") -> bytes:
 @dataclass
 class Server:
     """``check`` is how it is asked. ``answer`` may be changed: bytes of HTTP/1.1 or TCP, or a word for gRPC; "silent"
-    says nothing, "close" ends the connection. ``asked``: what came, one by one."""
+    says nothing, "close" ends the connection. A list of them is said one by one, and then nothing more. ``asked``: what
+    came."""
 
     kind: str
     check: Json
@@ -44,29 +46,35 @@ class Server:
                     head += await peer.exactly(int(line[15:]))
             if b"user-agent: Envoy/HC" in head:
                 self.asked.append(head)
-            await self._say(peer)
-            if self.answer == "close":
+            if not self._say(peer):
                 return
 
     async def tcp(self, peer: Peer) -> None:
         while data := await peer.reader.read(1000):
             self.asked.append(data)
-            await self._say(peer)
-            if self.answer == "close":
+            if not self._say(peer):
                 return
 
-    async def _say(self, peer: Peer) -> None:
-        if isinstance(self.answer, bytes):
-            peer.send(self.answer)
+    def _next(self) -> Any:
+        if not isinstance(self.answer, list):
+            return self.answer
+        return self.answer.pop(0) if self.answer else "silent"
+
+    def _say(self, peer: Peer) -> bool:
+        """False: the connection is to be closed."""
+        answer = self._next()
+        if isinstance(answer, bytes):
+            peer.send(answer)
+        return bool(answer != "close")
 
     async def grpc(self, peer: Http2Peer, number: int, stream: Stream) -> None:
         await peer.until(lambda: stream.ended or stream.reset is not None)
         self.asked.append((sorted(stream.fields.items()), bytes(stream.body)))
         ended = [("grpc-status", "0")]
-        match self.answer:
-            case bytes():
+        match self._next():
+            case bytes() as message:
                 peer.respond(number, GRPC_TYPE)
-                peer.send(number, frame(self.answer), trailers=ended)
+                peer.send(number, frame(message), trailers=ended)
             case "twice":
                 peer.respond(number, GRPC_TYPE)
                 peer.send(number, frame(SERVING) * 2, trailers=ended)
@@ -124,8 +132,8 @@ def tcp(answer: Any, send: str = "", *receive: str) -> Server:
     return Server("tcp", check(tcp_health_check=asks), answer)
 
 
-def grpc(answer: Any, **options: Any) -> Server:
-    return Server("grpc", check(grpc_health_check=options), answer)
+def grpc(answer: Any, more: Json | None = None, **options: Any) -> Server:
+    return Server("grpc", check(grpc_health_check=options, **(more or {})), answer)
 
 
 def header(name: str, value: str, action: str = "APPEND_IF_EXISTS_OR_ADD") -> Json:
@@ -196,12 +204,12 @@ def servers() -> dict[str, Server]:
 
 
 @asynccontextmanager
-async def serving(given: dict[str, Server]) -> AsyncIterator[None]:
-    """Open them; the check of ``refused`` finds nobody."""
+async def serving(given: dict[str, Server], tls: ssl.SSLContext | None = None) -> AsyncIterator[None]:
+    """Open them."""
     async with AsyncExitStack() as stack:
         for server in given.values():
             serve: Callable[..., Awaitable[None]] = getattr(server, server.kind)
-            opened: Any = http2_backend(serve) if server.kind == "grpc" else backend(serve)
+            opened: Any = http2_backend(serve, tls) if server.kind == "grpc" else backend(serve, tls)
             server.port = (await stack.enter_async_context(opened)).port
         yield
         await asyncio.sleep(0)
