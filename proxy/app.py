@@ -81,6 +81,7 @@ class Sidecar:
         self.discovery: Discovery | None = None
         self.health: HealthChecker | None = None
         self._checking = False
+        self._warm = False
         self.serves: Callable[[], bool] = lambda: False
         self.draining = False
         self.stopping = asyncio.Event()
@@ -103,6 +104,11 @@ class Sidecar:
             await self.serve_admin(stack)
             await self.stopping.wait()
             await self.drain()
+
+    def warmed(self) -> bool:
+        """Whether each host that is to be checked was once, for the first time; then for good."""
+        self._warm = self._warm or self.health is None or self.health.warm
+        return self._warm
 
     def new_identity(self, key_and_chain: bytes, bundle: str) -> None:
         """Use this key and chain and these roots (PEM) for handshakes from now on. Raises ``SecretError``."""

@@ -142,9 +142,11 @@ async def first_round(
     *,
     tls: tuple[ssl.SSLContext, Json] | None = None,
     answers: int | None = None,
+    asked: int | None = None,
 ) -> dict[str, Any]:
     """What each server was asked, and what came of it. ``tls``: the servers', and the clusters' transport socket.
-    ``answers``: so many come from all servers together, where that is not one from each."""
+    ``answers``: so many come from all servers together, where that is not one from each, and ``asked`` is how often
+    they were asked then, where that is not once more of each."""
     async with serving(given, None if tls is None else tls[0]):
         clusters = [cluster(name, server) for name, server in given.items()]
         if tls is None and answers is None:
@@ -156,13 +158,13 @@ async def first_round(
 
             async def answered() -> bool:
                 stats = await running.stats()
-                asked, passed, failed = (
+                attempts, passed, failed = (
                     sum(value for name, value in stats.items() if name.endswith(f".health_check.{which}"))
                     for which in ("attempt", "success", "failure")
                 )
                 if answers is None:
-                    return asked == passed + failed == len(clusters)
-                return passed + failed == answers and asked == answers + len(clusters)
+                    return attempts == passed + failed == len(clusters)
+                return passed + failed == answers and attempts == (asked or answers + len(clusters))
 
             await running.until(answered)
             flags = {name: list(hosts.values()) for name, hosts in (await running.flags()).items()}
@@ -175,8 +177,8 @@ async def first_round(
                 for key in (full.removeprefix(f"{name}.") for full in stats if full.startswith(f"{name}."))
                 if key.startswith(COUNTED) and stats[f"{name}.{key}"]
             }
-            asked = given[name].asked if name in given else []
-            found[name] = {"asked": asked, "flags": flags[name], "stats": counted}
+            heard = given[name].asked if name in given else []
+            found[name] = {"asked": heard, "flags": flags[name], "stats": counted}
         return found
 
 
@@ -237,6 +239,20 @@ async def test_the_first_round_by_mutual_tls(name: str, tmp_path: Path) -> None:
         given, healthy
     )
     assert bool(sides[1]["grpc"]["asked"]) == healthy
+
+
+async def test_bytes_that_envoy_forgets(tmp_path: Path) -> None:
+    """A difference: ``send`` in ``binary`` is sent."""
+    asks = {"send": {"binary": "UElORw=="}, "receive": [{"text": "504f4e47"}]}
+    for proxy, flags, asked in (
+        (envoy, "/failed_active_hc/active_hc_timeout", []),
+        (tulle, "healthy", [b"PING"]),
+    ):
+        directory = tmp_path / proxy.__name__
+        directory.mkdir()
+        given = {"tcp": Server("tcp", check(tcp_health_check=asks), [b"PONG"])}
+        found = await first_round(proxy, directory, given, answers=1, asked=1)
+        assert (found["tcp"]["flags"], found["tcp"]["asked"]) == ([flags], asked)
 
 
 #: What the letters stand for: passed, failed, may be tried again, degraded, closed; then those of gRPC, and of TCP.
