@@ -155,6 +155,9 @@ class Cluster:
             said = found.get(host.address)
             if said is None or not self.checks(host):
                 continue
+            if said & ~host.flags & flags.FAILED_ACTIVE_HC:
+                for other in (host, *(made for made in self._on_behalf.values() if made.origin is host)):
+                    other.epoch += 1
             host.mark(flags.ACTIVE, False)
             host.mark(said & flags.ACTIVE, True)
             if host.flags & flags.PENDING_DYNAMIC_REMOVAL and said & flags.FAILED_ACTIVE_HC:

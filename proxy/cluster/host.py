@@ -19,6 +19,7 @@ class Host:
     clusters whose requests go on in the version that they came in, and ``max_streams``: how
     many streams at a time its HTTP/2 connections were allowed last, 0 = not known. With ``ends`` its
     connections are on behalf of one client alone, and ``origin`` is the host that this stands for.
+    ``epoch`` rises each time that health checks have found it failed: connections of an earlier one are not kept.
     ``flags`` are those of ``proxy.cluster.flags``, changed by :meth:`mark`; ``healthy``, ``degraded`` and
     ``excluded`` are what they come to.
     """
@@ -30,6 +31,7 @@ class Host:
         "cx_active",
         "degraded",
         "ends",
+        "epoch",
         "excluded",
         "flags",
         "health_check",
@@ -65,6 +67,7 @@ class Host:
         self.hostname = hostname
         self.weight = weight
         self.priority = priority
+        self.epoch = 0
         self.flags = 0
         self.mark(health_flags.FAILED_EDS_HEALTH, not healthy)
         self.mark(health_flags.DEGRADED_EDS_HEALTH, degraded)

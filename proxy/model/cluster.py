@@ -103,7 +103,7 @@ class Cluster:
     (``ProxyProtocolUpstreamTransport``), 0 = none. ``original_dst_port`` replaces the port of original destinations.
     ``health_check`` is the only one of ``health_checks``. A host that is not listed any more stays while it passes,
     unless ``ignore_health_on_host_removal``; with ``ignore_new_hosts_until_first_hc`` one counts only when it was
-    checked.
+    checked. ``close_connections_on_host_health_failure`` is about relayed connections; those for HTTP are not kept.
     """
 
     name: str
@@ -138,3 +138,4 @@ class Cluster:
     health_check: HealthCheck | None = None
     ignore_health_on_host_removal: bool = False
     ignore_new_hosts_until_first_hc: bool = False
+    close_connections_on_host_health_failure: bool = False

@@ -59,6 +59,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_transport",
         "closed",
         "cluster",
+        "epoch",
         "host",
         "idle_since",
         "key",
@@ -82,6 +83,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._full = False
         self.cluster = cluster
         self.host = host
+        self.epoch = host.epoch
         self.key: QueueKey = host
         self.shelf = host.idle
         self.closed = False

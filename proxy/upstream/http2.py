@@ -134,6 +134,7 @@ class Http2Connection(asyncio.Protocol):
         "closed",
         "cluster",
         "draining",
+        "epoch",
         "host",
         "idle_since",
         "key",
@@ -153,6 +154,7 @@ class Http2Connection(asyncio.Protocol):
         self._state = state
         self.cluster = cluster
         self.host = host
+        self.epoch = host.epoch
         self.key: QueueKey = host
         self.shelf = host.idle
         self.closed = False

@@ -201,14 +201,17 @@ class Pool:
             self._open_more(host, queue)
 
     def sweep(self, now: float) -> None:
-        """Close connections that were idle too long, or whose host is gone."""
+        """Close connections that were idle too long, or whose host is gone or has failed its health checks since."""
         for connection in list(self._connections):
             if isinstance(connection, Http2Connection) and not connection.sweep(now):
                 continue
+            failed = connection.epoch != connection.host.epoch
             if connection.busy:
+                if failed and connection.http2:
+                    connection.retire()
                 continue
             timeout = connection.cluster.config.idle_timeout
-            if connection.host.removed:
+            if connection.host.removed or failed:
                 connection.close()
             elif timeout and now - connection.idle_since >= timeout:
                 connection.cluster.stats.upstream_cx_idle_timeout += 1

@@ -41,6 +41,7 @@ from tests.fakes.sidecar import (
     listener,
     mutual,
     spiffe,
+    tcp,
 )
 
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
@@ -421,6 +422,89 @@ async def test_nobody_healthy_and_no_panic_is_an_answer_of_the_sidecar() -> None
             await eventually(lambda: sidecar.healthy() == [True])
             peer.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
             assert (await peer.response())[0] == 200
+            peer.close()
+
+
+async def test_connections_to_a_host_that_fails_are_not_kept() -> None:
+    served = Page()
+    async with backend(served) as server:
+        up = cluster("up", server.port, health_check=health_check(HTTP))
+        async with checked(FRONT, up) as sidecar:
+            peer = await dial(sidecar.running.port)
+            peer.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+            await peer.response()
+            stats = sidecar.running.cluster_stats("up")
+            assert (stats.upstream_cx_active, stats.upstream_cx_total) == (1, 1)
+            served.answer = says(500)
+            await eventually(lambda: stats.upstream_cx_active == 0)
+            assert sidecar.healthy() == [False]
+            assert stats.upstream_cx_destroy_local == 1
+            # Panic: whoever is there is asked; that connection is as good as the host is.
+            for _ in range(2):
+                peer.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+                assert (await peer.response())[0] == 500
+            assert stats.upstream_cx_total == 2
+            peer.close()
+
+
+async def test_calls_to_a_host_that_fails_end_and_no_more_begin_on_their_connection() -> None:
+    service = Scripted()
+    held: list[tuple[Http2Peer, int]] = []
+
+    async def serve(peer: Http2Peer, number: int, stream: Stream) -> None:
+        if stream.fields[":path"] == "/held":
+            held.append((peer, number))
+        else:
+            await service(peer, number, stream)
+
+    async with http2_backend(serve) as server:
+        up = cluster("up", server.port, protocol="HTTP2", health_check=GRPC)
+        async with checked(FRONT, up) as sidecar:
+            peer = await dial(sidecar.running.port)
+            peer.send(b"GET /held HTTP/1.1\r\nhost: h\r\n\r\n")
+            await eventually(lambda: len(held) == 1)
+            service.behave = "endless"
+            stats = sidecar.running.cluster_stats("up")
+            await eventually(lambda: sidecar.healthy() == [False])
+            ((to, number),) = held
+            pool = sidecar.running.worker._pool
+            (connection,) = pool._connections
+            await eventually(lambda: connection.draining)
+            assert stats.upstream_cx_active == 1
+            to.respond(number, ("content-length", "2"))
+            to.send(number, b"ok", end=True)
+            assert (await peer.response())[::2] == (200, b"ok")
+            await eventually(lambda: stats.upstream_cx_active == 0)
+            peer.close()
+
+
+@pytest.mark.parametrize("close", [True, False])
+async def test_relayed_connections_end_with_the_health_of_their_host_if_so_configured(close: bool) -> None:
+    served, other = Page(), Page()
+    async with backend(served) as server, backend(other) as health:
+        endpoint = Endpoint(
+            SocketAddress(HOST, server.port), health_check=EndpointHealthCheck(port=health.port)
+        )
+        up = Cluster(
+            "up",
+            "STATIC",
+            load_assignment=eds(endpoint),
+            health_check=health_check(HTTP),
+            close_connections_on_host_health_failure=close,
+        )
+        async with checked(listener(chain(tcp("up"))), up) as sidecar:
+            peer = await dial(sidecar.running.port)
+            peer.send(b"GET / HTTP/1.1\r\n\r\n")
+            assert (await peer.response())[0] == 200
+            other.answer = says(500)
+            await eventually(lambda: sidecar.healthy() == [False])
+            if close:
+                assert await peer.rest() == b""
+            else:
+                before = sidecar.stats().attempt
+                await eventually(lambda: sidecar.stats().attempt > before + 15)
+                peer.send(b"GET / HTTP/1.1\r\n\r\n")
+                assert (await peer.response())[0] == 200
             peer.close()
 
 

@@ -62,6 +62,7 @@ _CLUSTER = known(
     "transport_socket_matches",
     "health_checks",
     "ignore_health_on_host_removal",
+    "close_connections_on_host_health_failure",
     without_effect={"metadata": "carries information for other readers of the configuration"},
 )
 _EDS = known("eds_config", "service_name")
@@ -160,6 +161,7 @@ def cluster(message: Any) -> Cluster:
         original_dst_port=_original_dst_port(message, path),
         health_check=_health_check(message, path, kind, http2=protocol.protocol != "HTTP1"),
         ignore_health_on_host_removal=message.ignore_health_on_host_removal,
+        close_connections_on_host_health_failure=message.close_connections_on_host_health_failure,
         ignore_new_hosts_until_first_hc=message.common_lb_config.ignore_new_hosts_until_first_hc,
     )
 

@@ -198,10 +198,12 @@ def test_a_cluster_and_its_endpoints_say_how_they_are_checked() -> None:
         BASE | TCP,
         at={"port_value": 8080, "hostname": "h.test", "disable_active_health_check": True},
         ignore_health_on_host_removal=True,
+        close_connections_on_host_health_failure=True,
         common_lb_config={"ignore_new_hosts_until_first_hc": True},
     )
     assert made.health_check == decoded(**TCP)
     assert made.ignore_health_on_host_removal and made.ignore_new_hosts_until_first_hc
+    assert made.close_connections_on_host_health_failure
     (locality,) = made.load_assignment.localities
     assert locality.endpoints[0].health_check == EndpointHealthCheck(8080, "", "h.test", True)
     where = {"address": {"socket_address": {"address": "10.0.0.2", "port_value": 7}}}
