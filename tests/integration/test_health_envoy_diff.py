@@ -43,10 +43,11 @@ COUNTED = (
 
 
 class Proxy:
-    """``admin(path)`` is the text of an admin page; ``port`` that of the listener."""
+    """``admin(path)`` is the text of an admin page; ``port`` that of the listener ``in``, one of ``ports``."""
 
-    def __init__(self, port: int, admin: Callable[[str], str]) -> None:
-        self.port = port
+    def __init__(self, ports: dict[str, int], admin: Callable[[str], str]) -> None:
+        self.ports = ports
+        self.port = ports["in"]
         self._admin = admin
 
     async def page(self, path: str) -> str:
@@ -75,8 +76,12 @@ class Proxy:
                 await asyncio.sleep(0.02)
 
 
-def document(clusters: list[Json], port: int) -> Json:
-    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+def document(clusters: list[Json], port: Callable[[str], int]) -> Json:
+    """A listener ``in`` that knows all clusters by their paths, and one that relays to each TCP cluster."""
+
+    def address(name: str) -> Json:
+        return {"socket_address": {"address": "127.0.0.1", "port_value": port(name)}}
+
     manager = {
         "@type": f"{V3}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
@@ -97,32 +102,45 @@ def document(clusters: list[Json], port: int) -> Json:
         },
         "http_filters": [{"name": "router", "typed_config": {"@type": f"{V3}.http.router.v3.Router"}}],
     }
-    chain = {"filters": [{"name": "http", "typed_config": manager}]}
-    return {
-        "static_resources": {
-            "listeners": [{"name": "in", "address": address, "filter_chains": [chain]}],
-            "clusters": clusters,
-        }
-    }
+    filters = {"in": {"name": "http", "typed_config": manager}}
+    for one in clusters:
+        if one["name"].startswith("relayed"):
+            proxy = {
+                "@type": f"{V3}.network.tcp_proxy.v3.TcpProxy",
+                "stat_prefix": one["name"],
+                "cluster": one["name"],
+            }
+            filters[one["name"]] = {"name": "tcp", "typed_config": proxy}
+    listeners = [
+        {"name": name, "address": address(name), "filter_chains": [{"filters": [made]}]}
+        for name, made in filters.items()
+    ]
+    return {"static_resources": {"listeners": listeners, "clusters": clusters}}
 
 
 @asynccontextmanager
 async def envoy(clusters: list[Json], directory: Path) -> AsyncIterator[Proxy]:
-    process = await asyncio.to_thread(EnvoyProcess, document(clusters, 0), directory)
+    process = await asyncio.to_thread(EnvoyProcess, document(clusters, lambda name: 0), directory)
     try:
-        yield Proxy(process.ports["in"], process.admin)
+        yield Proxy(process.ports, process.admin)
     finally:
         await asyncio.to_thread(process.stop)
 
 
 @asynccontextmanager
 async def tulle(clusters: list[Json], directory: Path, workers: int = 1) -> AsyncIterator[Proxy]:
-    port, admin = free_port(), free_port()
+    ports: dict[str, int] = {}
+
+    def port(name: str) -> int:
+        ports[name] = free_port()
+        return ports[name]
+
+    admin = free_port()
     address = {"socket_address": {"address": "127.0.0.1", "port_value": admin}}
     file = directory / "tulle.json"
     file.write_text(json.dumps({"admin": {"address": address}, **document(clusters, port)}))
     process = Process(directory / "tulle.log", "proxy", "-c", str(file), "--workers", str(workers))
-    made = Proxy(port, lambda path: get(admin, path)[1])
+    made = Proxy(ports, lambda path: get(admin, path)[1])
 
     async def ready() -> bool:
         assert process.popen.poll() is None, process.log()
@@ -411,3 +429,47 @@ async def test_who_gets_the_requests_when_hosts_change(tmp_path: Path) -> None:
     assert expected[1][0] == {b"one", b"other"}
     for story in found:
         assert story == expected
+
+
+@pytest.mark.parametrize("proxy", [envoy, tulle])
+async def test_connections_to_a_host_that_fails(proxy: Any, tmp_path: Path) -> None:
+    """Idle ones for HTTP are not kept, relayed ones if so configured."""
+    app = Server("http", {}, says(200, body=b"app"))
+    healthy = Server("http", check(http_health_check={"path": "/"}, **FAST), says(200))
+    async with serving({"app": app, "healthy": healthy}):
+        app.check = healthy.check
+        pooled, kept, closed = (cluster(name, app) for name in ("pooled", "relayed", "relayed-close"))
+        closed["close_connections_on_host_health_failure"] = True
+        for made in (pooled, kept, closed):
+            ((endpoint,),) = [one["lb_endpoints"] for one in made["load_assignment"]["endpoints"]]
+            endpoint["endpoint"]["health_check_config"] = {"port_value": healthy.port}
+        async with proxy([pooled, kept, closed], tmp_path) as running:
+
+            async def all_are(flags: str) -> bool:
+                found = await running.flags()
+                return {name: list(hosts.values()) for name, hosts in found.items()} == {
+                    made["name"]: [flags] for made in (pooled, kept, closed)
+                }
+
+            async def active() -> int:
+                stats = await running.stats()
+                return stats["pooled.upstream_cx_active"]
+
+            async def nobody() -> bool:
+                return not await active()
+
+            await running.until(lambda: all_are("healthy"))
+            assert await replies(running, "pooled", 1) == {b"app"}
+            assert await active() == 1
+            staying, ending = [await dial(running.ports[name]) for name in ("relayed", "relayed-close")]
+            for peer in (staying, ending):
+                peer.send(b"GET / HTTP/1.1\r\n\r\n")
+                assert (await peer.response())[2] == b"app"
+            healthy.answer = says(500)
+            await running.until(lambda: all_are("/failed_active_hc"))
+            assert await ending.rest() == b""
+            await running.until(nobody)
+            staying.send(b"GET / HTTP/1.1\r\n\r\n")
+            assert (await staying.response())[2] == b"app"
+            staying.close()
+            ending.close()
