@@ -246,6 +246,43 @@ async def test_a_host_that_goes_away_finishes_what_it_took_and_gets_no_more() ->
         await eventually(lambda: it.cluster_stats("up").upstream_cx_active == 1)
 
 
+async def test_a_response_with_the_goodbye_in_one_read_is_whole() -> None:
+    """Then the connection is over for the codec before anybody was told of the response."""
+
+    async def serve(peer: Http2Peer, number: int, stream: Stream) -> None:
+        peer.h2.send_response(number, [(b":status", b"200")])
+        peer.h2.send_data(number, b"all of it")
+        peer.h2.send_trailers(number, [(b"grpc-status", b"0")])
+        peer.h2.send_goaway()
+        peer.flush()
+
+    async with http2_backend(serve) as app, through(app.port) as it:
+        client = await dial_http2(it.port)
+        for _ in range(3):
+            answer = await client.response(client.request())
+            assert bytes(answer.body) == b"all of it"
+            assert answer.trailers == {"grpc-status": "0"} and answer.reset is None
+        assert it.cluster_stats("up").upstream_cx_protocol_error == 0
+        await eventually(lambda: it.cluster_stats("up").upstream_cx_active == 0)
+
+
+async def test_a_response_before_a_breach_of_the_protocol_is_whole() -> None:
+    async def serve(peer: Http2Peer, number: int, stream: Stream) -> None:
+        peer.h2.send_response(number, [(b":status", b"200")], end_stream=True)
+        # A WINDOW_UPDATE of five bytes.
+        peer.writer.write(
+            peer.h2.data_to_send() + b"\x00\x00\x05\x08\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01"
+        )
+
+    async with http2_backend(serve) as app, through(app.port) as it:
+        client = await dial_http2(it.port)
+        for _ in range(2):
+            answer = await client.response(client.request())
+            assert answer.fields[":status"] == "200" and answer.reset is None
+        await eventually(lambda: it.cluster_stats("up").upstream_cx_protocol_error == 2)
+        assert it.cluster_stats("up").upstream_cx_active == 0
+
+
 async def test_refused_streams_are_tried_again() -> None:
     async def serve(peer: Http2Peer, number: int, stream: Stream) -> None:
         if len(peer.streams) == 1:
