@@ -76,7 +76,7 @@ class Attempts(ExchangeState):
                 self._failed_attempt("overflow", "")
             return
         http2 = self.down.http2
-        idle = shelf(cluster, host, http2=True) if http2 else host.idle
+        idle: list[PooledConnection] = shelf(cluster, host, http2=True) if http2 else host.idle
         while idle:
             pooled = idle[-1]
             if not pooled.http2:
