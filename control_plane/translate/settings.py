@@ -14,8 +14,9 @@ class MeshSettings:
 
     ``root_namespace``: policies in it hold for all namespaces. ``outbound_policy``: what becomes of traffic to
     hosts that the mesh does not know. ``h2_upgrade_policy``: whether HTTP/1.1 requests share HTTP/2 connections between
-    sidecars (Istio's ``meshConfig.h2UpgradePolicy``). ``dns_resolvers``: ``host:port`` of the DNS servers for SRV clusters, empty =
-    the sidecar's system resolvers. ``max_*``: circuit-breaker thresholds of every cluster (Envoy's defaults).
+    sidecars (Istio's ``meshConfig.h2UpgradePolicy``). ``dns_resolvers``: ``host:port`` of the DNS servers for SRV
+    clusters, empty = the sidecar's system resolvers. ``max_*``: circuit-breaker thresholds of every cluster (Envoy's
+    defaults).
     """
 
     trust_domain: str = "mesh.local"
