@@ -38,11 +38,11 @@ class Line:
     ``host.address`` is where it is asked, ``tls`` whether by TLS.
     """
 
-    __slots__ = ("_live", "_state", "cluster", "host")
+    __slots__ = ("_counts", "_state", "cluster", "host")
 
     def __init__(self, state: LoopState, cluster: Cluster, host: Host, check: HealthCheck) -> None:
         self._state = state
-        self._live = cluster
+        self._counts = cluster.stats
         # The check's own timeout is the shorter one: it began before.
         config = replace(
             cluster.config,
@@ -79,14 +79,14 @@ class Line:
         finally:
             for name in _COUNTED:
                 counted = getattr(self.cluster.stats, name)
-                setattr(self._live.stats, name, getattr(self._live.stats, name) + counted)
+                setattr(self._counts, name, getattr(self._counts, name) + counted)
                 setattr(self.cluster.stats, name, 0)
 
     def http1(self) -> UpstreamConnection:
         return UpstreamConnection(_Nobody(), self.cluster, self.host)
 
     def http2(self) -> Http2Connection:
-        self.cluster.stats.http2 = self._live.stats.http2_stats()
+        self.cluster.stats.http2 = self._counts.http2_stats()
         return _CheckConnection(_Nobody(), self._state, self.cluster, self.host)
 
 

@@ -81,7 +81,6 @@ class HostSession:
         if self._task is not None or not self._prober.ready():
             return
         self._task = loop.create_task(self._run(), name=f"health check {self.cluster.name} {self.host.label}")
-        self._task.add_done_callback(self._ended)
 
     def stop(self) -> asyncio.Task[None] | None:
         """Ask no more; the task that is to be waited for where somebody does."""
@@ -105,6 +104,11 @@ class HostSession:
             except TimeoutError:
                 prober.give_up()
                 outcome = TIMED_OUT
+            except Exception:
+                # Whatever it is, the host must not stay for ever what it was last.
+                log.exception("cluster %s: %s cannot be asked", self.cluster.name, self.host.label)
+                prober.close()
+                outcome = Outcome("network", "cannot be asked")
             by_itself: Outcome | None = outcome
             while by_itself is not None:
                 by_itself = await prober.rest(self._take(by_itself))
@@ -134,12 +138,3 @@ class HostSession:
         return health.next_delay(
             transition, passed=outcome.failure is None, traffic=self._traffic(self.cluster.name)
         )
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            log.error(
-                "cluster %s: %s is checked no more",
-                self.cluster.name,
-                self.host.label,
-                exc_info=task.exception(),
-            )

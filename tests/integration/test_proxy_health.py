@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import pytest
@@ -605,6 +606,40 @@ async def test_an_unchanged_cluster_goes_on_and_one_that_is_gone_is_asked_no_mor
             assert sidecar.checker.sessions == 0
             assert sidecar.running.cluster_stats("up").health_check is None
             sidecar.running.apply(config(version="6"))
+
+
+async def test_many_changes_leave_nothing_behind() -> None:
+    served = Page()
+    async with backend(served) as server:
+        up = cluster("up", server.port, health_check=health_check(HTTP, interval=0.001))
+        async with checked(up) as sidecar:
+            before = len(list(Path("/proc/self/fd").iterdir()))
+            for number in range(100):
+                asks = replace(up, health_check=health_check(HttpCheck(f"/{number}"), interval=0.001))
+                more = [replace(asks, name=f"c{number % 7}"), asks]
+                sidecar.running.apply(config(*more, version=str(number)))
+                await asyncio.sleep(0)
+                if not number % 10:
+                    path = b"GET /%d " % number
+                    await eventually(lambda path=path: any(head.startswith(path) for head in served.asked))
+            sidecar.running.apply(config(up, version="last"))
+            await eventually(lambda: served.asked[-1].startswith(b"GET /healthz "))
+            await eventually(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)
+            tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith("health check")]
+            assert len(tasks) == sidecar.checker.sessions == 1
+            assert sidecar.stats().healthy == 1
+
+
+@pytest.mark.parametrize("name", ["a b", "\u00fc", "x" * 200_000])
+async def test_whom_cannot_be_asked_for_is_unhealthy_and_no_crash(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with http2_backend(Scripted()) as server:
+        up = cluster(name, server.port, protocol="HTTP2", health_check=health_check(GrpcCheck(), timeout=0.3))
+        async with checked(up) as sidecar:
+            before = sidecar.stats(name).attempt
+            await eventually(lambda: sidecar.stats(name).attempt > before + 2)
+    assert "cannot be asked" not in caplog.text
 
 
 async def test_an_endpoint_says_where_and_whether_it_is_checked() -> None:
