@@ -14,8 +14,9 @@ from dataclasses import replace
 from proxy.cluster.cluster import Cluster
 from proxy.cluster.health_answer import compile_http
 from proxy.cluster.host import Host
+from proxy.health.answer import GrpcAnswer
 from proxy.health.connection import Line
-from proxy.health.http import GrpcAnswer, HttpProber
+from proxy.health.http import HttpProber
 from proxy.health.outcome import Prober
 from proxy.health.request import grpc_request, http_request
 from proxy.health.session import HostSession

@@ -112,7 +112,7 @@ class Server:
 def check(**options: Any) -> Json:
     """Asked once, as nothing is connected to."""
     return {
-        "timeout": "0.5s",
+        "timeout": "3s",
         "interval": "60s",
         "no_traffic_interval": "60s",
         "unhealthy_threshold": 2,
