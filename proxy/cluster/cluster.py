@@ -22,6 +22,10 @@ MAX_ORIGINAL_DST_HOSTS = 1024
 UNREACHABLE_BASE = 1.0
 UNREACHABLE_CAP = 30.0
 _UNHEALTHY = frozenset(("UNHEALTHY", "DRAINING", "TIMEOUT"))
+#: What an endpoint that is listed says of its host, whatever was said before.
+_SAID_ANEW = (
+    flags.FAILED_EDS_HEALTH | flags.DEGRADED_EDS_HEALTH | flags.PENDING_DYNAMIC_REMOVAL | flags.UNREACHABLE
+)
 #: Where a host that is not listed any more stays while it passes its health checks.
 _DYNAMIC = frozenset(("EDS", "STRICT_DNS", "DNS_SRV"))
 _REPICKS = 3
@@ -128,11 +132,16 @@ class Cluster:
         known.priority = priority
         known.hostname = endpoint.hostname
         known.health_check = endpoint.health_check
-        known.mark(flags.FAILED_EDS_HEALTH, endpoint.health_status in _UNHEALTHY)
-        known.mark(flags.DEGRADED_EDS_HEALTH, endpoint.health_status == "DEGRADED")
-        known.mark(flags.PENDING_DYNAMIC_REMOVAL | flags.UNREACHABLE, False)
+        said = known.flags & ~_SAID_ANEW
+        if endpoint.health_status in _UNHEALTHY:
+            said |= flags.FAILED_EDS_HEALTH
+        elif endpoint.health_status == "DEGRADED":
+            said |= flags.DEGRADED_EDS_HEALTH
         if not self.checks(known):
-            known.mark(flags.ACTIVE, False)
+            said &= ~flags.ACTIVE
+        if said != known.flags:
+            known.mark(~said, False)
+            known.mark(said, True)
         return known
 
     def checks(self, host: Host) -> bool:

@@ -69,8 +69,11 @@ class Host:
         self.priority = priority
         self.epoch = 0
         self.flags = 0
-        self.mark(health_flags.FAILED_EDS_HEALTH, not healthy)
-        self.mark(health_flags.DEGRADED_EDS_HEALTH, degraded)
+        self.healthy = True
+        self.degraded = self.excluded = False
+        if not healthy or degraded:
+            self.mark(health_flags.FAILED_EDS_HEALTH, not healthy)
+            self.mark(health_flags.DEGRADED_EDS_HEALTH, degraded)
         self.health_check = ENDPOINT_HEALTH_CHECK
         self.tls = tls
         self.active = 0
