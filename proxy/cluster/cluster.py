@@ -137,7 +137,7 @@ class Cluster:
             said |= flags.FAILED_EDS_HEALTH
         elif endpoint.health_status == "DEGRADED":
             said |= flags.DEGRADED_EDS_HEALTH
-        if not self.checks(known):
+        if said & flags.ACTIVE and not self.checks(known):
             said &= ~flags.ACTIVE
         if said != known.flags:
             known.mark(~said, False)
