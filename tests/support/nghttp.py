@@ -1,7 +1,8 @@
 """Runs nghttp and h2load, and reads what they print.
 
 It judges nothing. What is left out is what time decides: the times themselves, WINDOW_UPDATE and PING, how a body is
-cut into frames, and in which order streams go on.
+cut into frames, in which order streams go on, and the NO_ERROR (RFC 9113 section 8.1) after a response, for which
+nghttp does not wait.
 """
 
 from __future__ import annotations
@@ -109,7 +110,9 @@ def conversation(text: str, errors: str, status: int) -> Conversation:
             settings += [(setting, int(size)) for setting, size in _SETTING.findall(line)]
             if code := _CODE.search(line):
                 if frame["kind"] == "RST_STREAM":
-                    streams[int(frame["stream"])].append(code[1])
+                    own = streams[int(frame["stream"])]
+                    if (code[1], own[-1:]) != ("NO_ERROR", ["end"]):
+                        own.append(code[1])
                 elif frame["kind"] == "GOAWAY":
                     goaway.append(code[1])
     assert not blocks, "fields without a frame"
