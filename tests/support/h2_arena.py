@@ -224,7 +224,7 @@ def _side(side: str, cases: Sequence[Case], directory: Path) -> dict[str, Outcom
         with ThreadPoolExecutor(12) as pool:
             for _ in pool.map(lambda one: one.play(ports[id(one)]), calm):
                 pass
-        settled(lambda: idle(proxy))
+        settled(lambda: busy(proxy))
         for one in calm:
             one.finish()
         numbers = counted(proxy)
@@ -233,7 +233,7 @@ def _side(side: str, cases: Sequence[Case], directory: Path) -> dict[str, Outcom
             if one.case.flood:
                 before = numbers.get("http2", {})
                 one.play(ports[id(one)])
-                settled(lambda: idle(proxy))
+                settled(lambda: busy(proxy))
                 one.finish()
                 numbers = counted(proxy)
                 after = numbers.get("http2", {})
@@ -253,21 +253,21 @@ def logged(proxy: Proxy) -> dict[str, list[str]]:
     peer.write(PREFACE + HELLO + b"\x00\x00\x06\x01\x05\x00\x00\x00\x01" + request)
     peer.until(lambda events: any(event.stream == 1 and event.end for event in events))
     peer.close()
-    settled(lambda: any(line["case"] == "last" for line in proxy.lines()))
+    settled(lambda: not any(line["case"] == "last" for line in proxy.lines()))
     lines: dict[str, list[str]] = {}
     for line in proxy.lines():
         lines.setdefault(line.pop("case"), []).append(" ".join(str(value) for value in line.values()))
     return lines
 
 
-def idle(proxy: Proxy) -> bool:
-    """Whether no case has a connection from a client or a request."""
-    busy = re.search(
-        r"^(http\.case\d+\.downstream_(?:cx|rq)_active|cluster\.case\d+\.upstream_rq_active): [1-9]",
+def busy(proxy: Proxy) -> list[str]:
+    """What has not ended yet."""
+    found: list[str] = re.findall(
+        r"^((?:http\.case\d+\.downstream_(?:cx|rq)_active|cluster\.case\d+\.upstream_rq_active): [1-9]\d*)",
         proxy.statistics(),
         re.M,
     )
-    return busy is None
+    return found
 
 
 def counted(proxy: Proxy) -> dict[str, dict[str, int]]:
@@ -280,9 +280,9 @@ def counted(proxy: Proxy) -> dict[str, dict[str, int]]:
     return found
 
 
-def settled(condition: Callable[[], bool]) -> None:
-    """Wait for something that another process does."""
+def settled(lacks: Callable[[], object]) -> None:
+    """Wait until nothing is lacking."""
     deadline = time.monotonic() + 3 * WAIT
-    while not condition():
-        assert time.monotonic() < deadline, "not settled"
+    while lacking := lacks():
+        assert time.monotonic() < deadline, f"not settled: {lacking}"
         time.sleep(0.05)  # polls another process
