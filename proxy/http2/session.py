@@ -6,12 +6,13 @@ gone; whoever receives one says when it was used, and the peer's window opens by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from proxy.http2 import events
 from proxy.http2.codec import Codec, CodecError, dispatch_table
-from proxy.http2.errors import ConnectionStateError
+from proxy.http2.errors import ConnectionStateError, StreamProtocolError
+from proxy.http2.events import Header
 from proxy.http2.frames import FrameInspector
 from proxy.http2.limits import MAX_HEADER_BLOCK_SIZE, FloodLimits
 from proxy.http2.options import Options
@@ -23,6 +24,8 @@ LOW: Final = 128 * 1024
 """Bytes at which it may go on."""
 PULL: Final = 1 << 20
 """Bytes that are taken from the codec at one time where more wait; in between the transport says whether it is full."""
+
+_ENDED: Final = (ConnectionStateError, StreamProtocolError)
 
 
 def engine_options(options: Http2Options, max_headers_kb: int) -> Options:
@@ -182,7 +185,12 @@ class Session:
         if flood is not None:
             self._on_flood(flood)
             return
-        self.codec.receive_data(data)
+        try:
+            self.codec.receive_data(data)
+        except CodecError:
+            # What came before was in order.
+            self._dispatch()
+            raise
         self._dispatch()
         if self.blocked and self._is_flood_of_answers():
             self._on_flood("outbound_control_flood")
@@ -245,11 +253,34 @@ class Session:
         self.blocked = False
         self.flush()
 
+    # What is said of a stream. The codec may know that the stream or the connection has ended when its events, which
+    # tell us, are not dispatched yet: what is said then goes nowhere, and the events come.
+
+    def respond(self, number: int, fields: Iterable[Header], end: bool) -> None:
+        """Send the head of a response."""
+        try:
+            self.codec.send_response(number, fields, end_stream=end)
+        except _ENDED:
+            return
+        if not self.dirty:
+            self._flusher.mark(self)
+
+    def inform(self, number: int, fields: Iterable[Header]) -> None:
+        """Send the head of an interim response."""
+        try:
+            self.codec.send_informational_response(number, fields)
+        except _ENDED:
+            return
+        self.mark()
+
     def send(self, sender: Sender, data: bytes, end: bool) -> None:
         """Queue a piece of a body."""
         number = sender.id
         codec = self.codec
-        codec.send_data(number, data, end_stream=end)
+        try:
+            codec.send_data(number, data, end_stream=end)
+        except _ENDED:
+            return
         self.inspector.data_frames_sent += 1 + (len(data) >> 14)
         if not self.dirty:
             self._flusher.mark(self)
@@ -257,6 +288,32 @@ class Session:
         if queued > LOW and (queued > HIGH or self.blocked) and number not in self._full:
             self._full[number] = sender
             sender.filled()
+
+    def trail(self, number: int, fields: Iterable[Header]) -> None:
+        """End a stream with trailers."""
+        try:
+            self.codec.send_trailers(number, fields)
+        except _ENDED:
+            return
+        if not self.dirty:
+            self._flusher.mark(self)
+
+    def used(self, number: int, size: int) -> None:
+        """Give back ``size`` bytes of the windows."""
+        try:
+            self.codec.acknowledge_received_data(size, number)
+        except _ENDED:
+            return
+        if not self.dirty:
+            self._flusher.mark(self)
+
+    def reset(self, number: int, code: int) -> None:
+        """End a stream at once."""
+        try:
+            self.codec.reset_stream(number, code)
+        except _ENDED:
+            return
+        self.mark()
 
     def say_goodbye(self) -> bool:
         """Send GOAWAY; false if the connection is over for the codec, as it is when the peer has said it first."""

@@ -76,15 +76,18 @@ class Attempts(ExchangeState):
                 self._failed_attempt("overflow", "")
             return
         http2 = self.down.http2
-        idle = shelf(cluster, host, http2=True) if http2 else host.idle
+        idle: list[PooledConnection] = shelf(cluster, host, http2=True) if http2 else host.idle
         while idle:
             pooled = idle[-1]
-            if not pooled.http2 or pooled.closed:
-                # One of HTTP/2 stays until it has no room.
+            if not pooled.http2:
                 idle.pop()
-            if not pooled.closed:
-                self._begin(pooled)
-                return
+                if pooled.closed:
+                    continue
+            elif not pooled.takes_request():
+                # It has left. One that does stays until it has no room.
+                continue
+            self._begin(pooled)
+            return
         self._waiting = True
         if not self.request_done:
             self.down.hold_for_upstream()

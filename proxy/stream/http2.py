@@ -131,41 +131,32 @@ class Http2Stream:
         return self._connection.client_certificate_line(received)
 
     def send_continue(self) -> None:
-        session = self._connection.session
-        session.codec.send_informational_response(self.id, _CONTINUE)
-        session.mark()
+        self._connection.session.inform(self.id, _CONTINUE)
 
     def send_informational(self, head: Head) -> None:
         fields = response_fields(head, head.status, strip=HAS_HOP_BY_HOP, extra=b"", also=_NO_FIELDS)
-        session = self._connection.session
-        session.codec.send_informational_response(self.id, fields)
-        session.mark()
+        self._connection.session.inform(self.id, fields)
 
     def send_response(self, exchange: HttpExchange, head: Head, body: bytes, done: bool, now: float) -> None:
         fields = self.edge.response_fields(exchange, head, now)
         session = self._connection.session
-        session.codec.send_response(self.id, fields, end_stream=done and not body)
+        session.respond(self.id, fields, done and not body)
         if body:
             session.send(self, body, done)
-        elif not session.dirty:
-            session.mark()
 
     def send_body(self, data: bytes, done: bool) -> None:
         self._connection.session.send(self, data, done)
 
     def send_trailers(self, fields: Fields) -> None:
-        session = self._connection.session
-        session.codec.send_trailers(self.id, fields)
-        session.mark()
+        self._connection.session.trail(self.id, fields)
 
     def send_reply(self, exchange: HttpExchange, reply: Reply, edits: tuple[HeaderEdits | None, ...]) -> None:
         fields = self.edge.local_fields(exchange, reply, edits)
         body = b"" if exchange.is_head else reply.body
         session = self._connection.session
-        session.codec.send_response(self.id, fields, end_stream=not body)
+        session.respond(self.id, fields, not body)
         if body:
             session.send(self, body, True)
-        session.mark()
 
     def hold_for_upstream(self) -> None:
         self._held = True
@@ -301,8 +292,7 @@ class Http2Downstream(ClientConnection):
     def used(self, number: int, size: int) -> None:
         """Open the windows by ``size`` bytes."""
         if size and not self._closed:
-            self.session.codec.acknowledge_received_data(size, number)
-            self.session.mark()
+            self.session.used(number, size)
 
     def reset(self, stream: Http2Stream, code: int) -> None:
         """End a stream at once."""
@@ -311,8 +301,7 @@ class Http2Downstream(ClientConnection):
             if self.session.dirty:
                 # What was said before goes first: the codec would drop it.
                 self.session.flush()
-            self.session.codec.reset_stream(stream.id, code)
-            self.session.mark()
+            self.session.reset(stream.id, code)
             self._forget(stream)
 
     def stream_done(self, stream: Http2Stream) -> None:
@@ -494,15 +483,13 @@ class Http2Downstream(ClientConnection):
         """A request that no head could be made of."""
         self._h2_stats.rx_messaging_error += 1
         self._without_head(number).downstream_broke(_MALFORMED)
-        self.session.codec.reset_stream(number, _PROTOCOL_ERROR)
-        self.session.mark()
+        self.session.reset(number, _PROTOCOL_ERROR)
         self._misbehaved()
 
     def _overflow(self, number: int, details: str) -> None:
         """A request of more fields than ``max_headers_count``, or larger than ``max_request_headers_kb``."""
         self._h2_stats.tx_reset += 1
-        self.session.codec.reset_stream(number, _INTERNAL_ERROR)
-        self.session.mark()
+        self.session.reset(number, _INTERNAL_ERROR)
         self._without_head(number).downstream_reset(details)
 
     def _without_head(self, number: int) -> HttpExchange:
@@ -582,8 +569,7 @@ class Http2Downstream(ClientConnection):
             codec = self.session.codec
             for number in [number for number in self._unread if not codec.queued_body_size(number)]:
                 self._unread.discard(number)
-                codec.reset_stream(number, _NO_ERROR)
-                self.session.mark()
+                self.session.reset(number, _NO_ERROR)
 
     def _gone(self, *, remote: bool) -> None:
         if self._closed:

@@ -64,8 +64,7 @@ class Http2Stream:
         """End the request with trailers."""
         connection = self._connection
         if self.id in connection.streams:
-            connection.session.codec.send_trailers(self.id, fields)
-            connection.session.mark()
+            connection.session.trail(self.id, fields)
 
     def finish_tunnel(self) -> None:
         """The client ended its half of a tunnel."""
@@ -206,6 +205,19 @@ class Http2Connection(asyncio.Protocol):
         """Whether it takes another exchange."""
         return not self.closed and not self.draining and len(self.streams) < self._limit
 
+    def takes_request(self) -> bool:
+        """Whether another exchange may begin now. It leaves its shelf if not: the codec may have heard of the host's
+        GOAWAY, or of an error, before its events were dispatched."""
+        try:
+            if self.session.codec.can_send_request:
+                return True
+        except codecs.CodecError:
+            # What it could not read ends it when the events before are dispatched.
+            pass
+        self.draining = True
+        self._withdraw()
+        return False
+
     # What the exchange and the pool do.
 
     def begin(self, receiver: Receiver, fields: Fields, done: bool) -> Http2Stream:
@@ -230,15 +242,13 @@ class Http2Connection(asyncio.Protocol):
         if self.streams.get(stream.id) is stream:
             self._h2_stats.tx_reset += 1
             self.cluster.stats.upstream_rq_tx_reset += 1
-            self.session.codec.reset_stream(stream.id, _CANCEL)
-            self.session.mark()
+            self.session.reset(stream.id, _CANCEL)
             self._forget(stream)
 
     def used(self, number: int, size: int) -> None:
         """Open the windows by ``size`` bytes."""
         if size and not self.closed:
-            self.session.codec.acknowledge_received_data(size, number)
-            self.session.mark()
+            self.session.used(number, size)
 
     def close(self) -> None:
         """Say goodbye and close after what was written is sent."""
@@ -447,8 +457,7 @@ class Http2Connection(asyncio.Protocol):
     def _complete(self, stream: Http2Stream) -> None:
         """The response is there. What the host has not read of the request it need not."""
         if not stream.receiver.request_done:
-            self.session.codec.reset_stream(stream.id, _NO_ERROR)
-            self.session.mark()
+            self.session.reset(stream.id, _NO_ERROR)
         self._forget(stream)
 
     def _forget(self, stream: Http2Stream) -> None:
@@ -529,6 +538,7 @@ class Http2Connection(asyncio.Protocol):
     def _lost(self, reason: str, message: str) -> None:
         """Every exchange on it has lost its upstream."""
         self.draining = True
+        self._withdraw()
         streams = list(self.streams.values())
         self.streams.clear()
         self._h2_stats.streams_active -= len(streams)

@@ -176,7 +176,10 @@ class Pool:
             self._left(queue)
             self._forget_if_empty(queue)
             waiter.connected(connection)
-            if isinstance(connection, UpstreamConnection) or not connection.has_room:
+            if isinstance(connection, UpstreamConnection):
+                return
+            if not connection.has_room:
+                self._open_more(host, queue)
                 return
         if host.removed:
             connection.retire()
