@@ -117,8 +117,8 @@ class Session:
     """One connection's codec. ``dirty``: it is to be flushed; ``blocked``: the transport takes no more.
 
     ``waiting`` are the events that come after the one that is handled, the next one last; a handler may take that one
-    off, and handle it itself. ``handlers`` maps classes of events to what is called with them. ``on_flushed`` is called when all was written that
-    could be.
+    off, and handle it itself. ``handlers`` maps classes of events to what is called with them. ``on_flushed`` is called
+    when all was written that could be.
     """
 
     __slots__ = (
