@@ -116,8 +116,9 @@ class Flusher:
 class Session:
     """One connection's codec. ``dirty``: it is to be flushed; ``blocked``: the transport takes no more.
 
-    ``handlers`` maps classes of events to what is called with them. ``on_flushed`` is called when all was written that
-    could be.
+    ``waiting`` are the events that come after the one that is handled, the next one last; a handler may take that one
+    off, and handle it itself. ``handlers`` maps classes of events to what is called with them. ``on_flushed`` is called
+    when all was written that could be.
     """
 
     __slots__ = (
@@ -136,6 +137,7 @@ class Session:
         "codec",
         "dirty",
         "inspector",
+        "waiting",
     )
 
     def __init__(
@@ -173,6 +175,7 @@ class Session:
         self.dirty = False
         self.blocked = False
         self.closed = False
+        self.waiting: list[Any] = []
 
     def mark(self) -> None:
         """There is something to send."""
@@ -210,7 +213,10 @@ class Session:
 
     def _dispatch(self) -> None:
         handlers = self._handlers
-        for event in self.codec.events():
+        self.waiting = waiting = self.codec.events()
+        waiting.reverse()
+        while waiting:
+            event = waiting.pop()
             handle = handlers.get(event.__class__)
             if handle is not None:
                 handle(event)

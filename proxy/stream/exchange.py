@@ -55,9 +55,13 @@ class HttpExchange(Attempts):
 
     # The way of a request.
 
-    def run(self, body: bytes, payload: int) -> None:
-        """Take the request as far as it goes; ``body`` is what of it has come (framed), ``payload`` its size."""
-        self.bytes_received = payload
+    def run(self, body: bytes, payload: int, *, ended: bool = False) -> None:
+        """Take the request as far as it goes; ``body`` is what of it has come (framed), ``payload`` its size.
+
+        ``ended``: that is the rest of it, which is taken (``request_done``) only if an upstream is to get it.
+        """
+        if not ended:
+            self.bytes_received = payload
         down = self.down
         http = self.http
         head = self.head
@@ -143,6 +147,10 @@ class HttpExchange(Attempts):
             self._idle_timeout = route.idle_timeout
         if route.retry is not None:
             self._retry = RetryState(route.retry, random.random)
+        if ended:
+            self.bytes_received = payload
+            self.request_done = True
+            self.request_end = monotonic()
         if self.request_done:
             self._request_ended()
         breaker = cluster.breaker

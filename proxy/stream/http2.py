@@ -348,6 +348,22 @@ class Http2Downstream(ClientConnection):
         if limit and self._requests >= limit and self.keep:
             http.stats.downstream_cx_max_requests_reached += 1
             self.drain()
+        waiting = self.session.waiting
+        if waiting and not done:
+            following = waiting[-1]
+            if (
+                following.__class__ is events.DataReceived
+                and following.stream_id == number
+                and following.end_stream
+            ):
+                # All of a small message is there: it goes to the upstream in one go.
+                size = len(following.data)
+                exchange.run(following.data, size, ended=True)
+                if exchange.request_done:
+                    waiting.pop()
+                    stream.ended = True
+                    self.used(number, size)
+                return
         exchange.run(b"", 0)
 
     def _data(self, event: events.DataReceived) -> None:

@@ -105,10 +105,14 @@ class Http2Stream:
         size = len(data)
         self.receiver.response_body(data, size, done)
         if size:
-            if self._held:
-                self._unused += size
-            else:
-                self._connection.used(self.id, size)
+            self.taken(size)
+
+    def taken(self, size: int) -> None:
+        """So much of the response was passed on; it counts until somebody reads it."""
+        if self._held and self.id in self._connection.streams:
+            self._unused += size
+        else:
+            self._connection.used(self.id, size)
 
     def give_up(self) -> None:
         """What was received and not taken counts against the connection's window no longer."""
@@ -362,6 +366,24 @@ class Http2Connection(asyncio.Protocol):
                 head.status = 101
         if done:
             self._complete(stream)
+        else:
+            waiting = self.session.waiting
+            if waiting and not stream.tunnel:
+                following = waiting[-1]
+                if (
+                    following.__class__ is events.DataReceived
+                    and following.stream_id == stream.id
+                    and following.data
+                ):
+                    # A small message came with its head: it is passed on with it.
+                    waiting.pop()
+                    done = following.end_stream
+                    if done:
+                        self._complete(stream)
+                    size = len(following.data)
+                    receiver.response_started(head, following.data, size, done)
+                    stream.taken(size)
+                    return
         receiver.response_started(head, b"", 0, done)
 
     def _overflow(self, stream: Http2Stream) -> None:

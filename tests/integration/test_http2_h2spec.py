@@ -5,7 +5,6 @@ Envoy fails some, which are listed: that the rest passes says that the set-up is
 
 from __future__ import annotations
 
-import datetime
 import re
 import subprocess
 import xml.etree.ElementTree as ET
@@ -15,11 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes import pki
 from tests.support import built_tools
 from tests.support.h2_arena import SIDES, START
 from tests.support.h2_backend import Backend
-from tests.support.h2_document import H1, Setup, document
+from tests.support.h2_document import H1, Setup, document, tls
 from tests.support.h2_script import Board, Serve
 from tests.support.two_proxies import ENVOY
 
@@ -85,7 +83,7 @@ def report(
     directory = tmp_path_factory.mktemp("h2spec")
     # Some of the windows that it makes are larger than a short body.
     backend = Backend("h1", (), Board(), otherwise=(Serve(body=b"x" * 100),))
-    setup = Setup(transport=_tls()) if how == "TLS" else H1
+    setup = Setup(transport=tls()) if how == "TLS" else H1
     log = directory / "access"
     try:
         with START[side](directory, document([("case0", setup, backend.port)], log), log) as proxy:
@@ -93,18 +91,6 @@ def report(
             backend.finish()
     finally:
         backend.close()
-
-
-def _tls() -> dict[str, object]:
-    now = datetime.datetime.now(datetime.UTC)
-    leaf = pki.make(not_before=now - datetime.timedelta(hours=1), not_after=now + datetime.timedelta(hours=1))
-    certificate = {
-        "certificate_chain": {"inline_string": leaf.pem},
-        "private_key": {"inline_string": leaf.key_pem.decode()},
-    }
-    common = {"alpn_protocols": ["h2"], "tls_certificates": [certificate]}
-    kind = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
-    return {"name": "tls", "typed_config": {"@type": kind, "common_tls_context": common}}
 
 
 def _run(tool: Path, port: int, path: Path, *, tls: bool) -> Report:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tests.support.h2_backend import HELLO, Backend
+from tests.support.h2_backend import HELLO, Backend, Connection
 from tests.support.h2_document import H1, Setup, document
 from tests.support.h2_frames import PREFACE, settings
 from tests.support.h2_script import Board, Plain, Script, perform, status
@@ -122,17 +122,23 @@ class _Playing:
             peer.close()
 
     def finish(self) -> None:
-        found = []
-        for connection in self.backend.finish():
-            peer = connection.peer
-            self.outcome.missed += tuple(connection.missed)
-            if isinstance(peer, Plain):
-                messages, rest = requests(bytes(peer.data))
-                found.append((tuple(message.shown() for message in messages), rest, peer.fate or "open"))
-            else:
-                ended = tuple(event.value for event in peer.events if event.kind == "goaway")
-                found.append((seen(peer.events), ended, peer.fate or "open"))
-        self.outcome.backend = tuple(found)
+        connections = self.backend.finish()
+        self.outcome.missed += tuple(step for one in connections for step in one.missed)
+        self.outcome.backend = received(connections)
+
+
+def received(connections: Iterable[Connection]) -> tuple[object, ...]:
+    """What came on each connection of a backend, and how it ended."""
+    found = []
+    for connection in connections:
+        peer = connection.peer
+        if isinstance(peer, Plain):
+            messages, rest = requests(bytes(peer.data))
+            found.append((tuple(message.shown() for message in messages), rest, peer.fate or "open"))
+        else:
+            ended = tuple(event.value for event in peer.events if event.kind == "goaway")
+            found.append((seen(peer.events), ended, peer.fate or "open"))
+    return tuple(found)
 
 
 def seen(events: list[Event]) -> tuple[object, ...]:
@@ -218,51 +224,54 @@ def _side(side: str, cases: Sequence[Case], directory: Path) -> dict[str, Outcom
         with ThreadPoolExecutor(12) as pool:
             for _ in pool.map(lambda one: one.play(ports[id(one)]), calm):
                 pass
-        _settled(lambda: _idle(proxy))
+        settled(lambda: busy(proxy))
         for one in calm:
             one.finish()
-        counted = _counted(proxy)
+        numbers = counted(proxy)
         for one in playing:
             # One after the other, for some counters are one for all listeners.
             if one.case.flood:
-                before = counted.get("http2", {})
+                before = numbers.get("http2", {})
                 one.play(ports[id(one)])
-                _settled(lambda: _idle(proxy))
+                settled(lambda: busy(proxy))
                 one.finish()
-                counted = _counted(proxy)
-                after = counted.get("http2", {})
+                numbers = counted(proxy)
+                after = numbers.get("http2", {})
                 one.outcome.counted = {name: after[name] for name in after if after[name] != before.get(name)}
-        _lines(proxy, playing)
+        lines = logged(proxy)
         for number, one in enumerate(playing):
-            one.outcome.counted |= counted.get(f"case{number}", {})
+            one.outcome.log = tuple(sorted(lines.get(f"case{number}", ())))
+            one.outcome.counted |= numbers.get(f"case{number}", {})
         return {one.case.name: one.outcome for one in playing}
 
 
-def _lines(proxy: Proxy, playing: list[_Playing]) -> None:
-    """The log is written in order: with the line of a last request all others are there."""
+def logged(proxy: Proxy) -> dict[str, list[str]]:
+    """The lines of the access log by case. It is written in order: with the line of a last request all others are
+    there."""
     peer = Peer.dial(proxy.ports["last"])
     request = b"\x82\x86\x84\x41\x01h"
     peer.write(PREFACE + HELLO + b"\x00\x00\x06\x01\x05\x00\x00\x00\x01" + request)
     peer.until(lambda events: any(event.stream == 1 and event.end for event in events))
     peer.close()
-    _settled(lambda: any(line["case"] == "last" for line in proxy.lines()))
+    settled(lambda: not any(line["case"] == "last" for line in proxy.lines()))
     lines: dict[str, list[str]] = {}
     for line in proxy.lines():
         lines.setdefault(line.pop("case"), []).append(" ".join(str(value) for value in line.values()))
-    for number, one in enumerate(playing):
-        one.outcome.log = tuple(sorted(lines.get(f"case{number}", [])))
+    return lines
 
 
-def _idle(proxy: Proxy) -> bool:
-    busy = re.search(
-        r"^(http\.case\d+\.downstream_(?:cx|rq)_active|cluster\.case\d+\.upstream_rq_active): [1-9]",
+def busy(proxy: Proxy) -> list[str]:
+    """What has not ended yet."""
+    found: list[str] = re.findall(
+        r"^((?:http\.case\d+\.downstream_(?:cx|rq)_active|cluster\.case\d+\.upstream_rq_active): [1-9]\d*)",
         proxy.statistics(),
         re.M,
     )
-    return busy is None
+    return found
 
 
-def _counted(proxy: Proxy) -> dict[str, dict[str, int]]:
+def counted(proxy: Proxy) -> dict[str, dict[str, int]]:
+    """The counters that are compared, by case."""
     found: dict[str, dict[str, int]] = {}
     for match in map(_COUNTED.match, proxy.statistics().splitlines()):
         if match:
@@ -271,8 +280,9 @@ def _counted(proxy: Proxy) -> dict[str, dict[str, int]]:
     return found
 
 
-def _settled(condition: Callable[[], bool]) -> None:
+def settled(lacks: Callable[[], object]) -> None:
+    """Wait until nothing is lacking."""
     deadline = time.monotonic() + 3 * WAIT
-    while not condition():
-        assert time.monotonic() < deadline, "not settled"
+    while lacking := lacks():
+        assert time.monotonic() < deadline, f"not settled: {lacking}"
         time.sleep(0.05)  # polls another process

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from tests.fakes import pki
 
 V3 = "type.googleapis.com/envoy.extensions"
 LOGGED = {
@@ -115,3 +118,16 @@ def cluster(name: str, port: int, setup: Setup) -> dict[str, Any]:
         "typed_extension_protocol_options": {kind: options},
         **setup.cluster,
     }
+
+
+def tls(*alpn: str) -> dict[str, Any]:
+    """A listener's transport socket, with a certificate of its own; it speaks ``alpn``, HTTP/2 if that is empty."""
+    now = datetime.datetime.now(datetime.UTC)
+    leaf = pki.make(not_before=now - datetime.timedelta(hours=1), not_after=now + datetime.timedelta(hours=1))
+    certificate = {
+        "certificate_chain": {"inline_string": leaf.pem},
+        "private_key": {"inline_string": leaf.key_pem.decode()},
+    }
+    common = {"alpn_protocols": list(alpn or ("h2",)), "tls_certificates": [certificate]}
+    kind = f"{V3}.transport_sockets.tls.v3.DownstreamTlsContext"
+    return {"name": "tls", "typed_config": {"@type": kind, "common_tls_context": common}}
