@@ -308,6 +308,7 @@ class ClusterStats:
     upstream_rq_rx_reset: int = 0
     upstream_rq_tx_reset: int = 0
     upstream_rq_retry: int = 0
+    upstream_rq_retry_backoff_exponential: int = 0
     upstream_rq_retry_success: int = 0
     upstream_rq_retry_overflow: int = 0
     upstream_rq_retry_limit_exceeded: int = 0

@@ -86,7 +86,7 @@ class Attempts(ExchangeState):
                 self._begin(pooled)
                 return
         self._waiting = True
-        if not self.request_done:
+        if not self.request_done and not self.upgrade:
             self.down.hold_for_upstream()
         if not self.down.pool.wait(cluster, host, self, http2=http2):
             self._waiting = False
@@ -128,8 +128,8 @@ class Attempts(ExchangeState):
             # It was said before there was a connection to pause.
             connection.pause_reading()
         if self.upgrade and route.terminates_connect:
-            connection.begin_raw(self)  # type: ignore[arg-type]
-            self.response_started(opened(), b"", 0, False)
+            early = connection.begin_raw(self)  # type: ignore[arg-type]
+            self.response_started(opened(), early, len(early), False)
             return
         block = down.edge.request_block(self, self._outgoing, more)
         if self.unframed and self.head.length < 0 and not self.upgrade:
@@ -211,6 +211,7 @@ class Attempts(ExchangeState):
             self._add_flag("URX")
             return False
         cluster.stats.upstream_rq_retry += 1
+        cluster.stats.upstream_rq_retry_backoff_exponential += 1
         if self._upstream is not None:
             if not keep_connection:
                 self._upstream.detach()

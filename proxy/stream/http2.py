@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from proxy.http1.chunked import may_trail
 from proxy.http1.errors import ProtocolError
-from proxy.http1.fields import HAS_HOP_BY_HOP, UPGRADE
+from proxy.http1.fields import HAS_HOP_BY_HOP
 from proxy.http1.head import Head
 from proxy.http2 import codec as codecs
 from proxy.http2 import events
@@ -34,6 +34,7 @@ from proxy.upstream.stream import Fields
 _NO_ERROR: Final = 0
 _PROTOCOL_ERROR: Final = 1
 _INTERNAL_ERROR: Final = 2
+_CONNECT_ERROR: Final = 10
 _ENHANCE_YOUR_CALM: Final = 11
 _MALFORMED: Final = "http2.invalid.header.field"
 _BROKEN: Final = "codec_error"
@@ -185,8 +186,12 @@ class Http2Stream:
         if self.ended and not self.exchange.done:
             self.exchange.tunnel_ended()
 
+    def drain(self) -> None:
+        self._connection.drain()
+
     def cut_off(self) -> None:
-        self._connection.reset(self, _INTERNAL_ERROR)
+        # RFC 9113 section 8.5.
+        self._connection.reset(self, _CONNECT_ERROR if self.exchange.tunnel else _INTERNAL_ERROR)
 
     def exchange_done(self, exchange: HttpExchange) -> None:
         self._connection.stream_done(self)
@@ -352,9 +357,7 @@ class Http2Downstream(ClientConnection):
         stream = Http2Stream(self, number, ended)
         self.streams[number] = stream
         self._h2_stats.streams_active += 1
-        # What follows a request for a tunnel is no part of it.
-        done = ended or bool(head.flags & UPGRADE) or head.method == b"CONNECT"
-        stream.exchange = exchange = HttpExchange(stream, http, head, done)
+        stream.exchange = exchange = HttpExchange(stream, http, head, ended)
         limit = http.config.max_requests_per_connection
         if limit and self._requests >= limit and self.keep:
             http.stats.downstream_cx_max_requests_reached += 1

@@ -354,7 +354,12 @@ class Http2Connection(asyncio.Protocol):
 
     def _overflow(self, stream: Http2Stream) -> None:
         """A response of more fields than ``max_headers_count``, or larger than ``max_response_headers_kb``."""
-        self.cancel(stream)
+        self._h2_stats.tx_reset += 1
+        # As in Envoy, which blames the host.
+        self.cluster.stats.upstream_rq_rx_reset += 1
+        self.session.codec.reset_stream(stream.id, _CANCEL)
+        self.session.mark()
+        self._forget(stream)
         stream.receiver.upstream_reset("remote_reset", "")
 
     def _informational(self, event: events.InformationalResponseReceived) -> None:
@@ -386,7 +391,6 @@ class Http2Connection(asyncio.Protocol):
     def _trailers(self, event: events.TrailersReceived) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is not None:
-            self._h2_stats.trailers += 1
             self._complete(stream)
             stream.receiver.response_trailers(event.headers)
 
@@ -417,8 +421,9 @@ class Http2Connection(asyncio.Protocol):
             self._misbehaved(stream, "")
 
     def _goaway(self, event: events.GoAwayReceived) -> None:
-        self.cluster.stats.upstream_cx_close_notify += 1
-        self._drain()
+        if not self.closed:
+            self.cluster.stats.upstream_cx_close_notify += 1
+            self._drain()
 
     def _settings(self, event: events.SettingsReceived) -> None:
         allowed = event.settings.get(codecs.Setting.MAX_CONCURRENT_STREAMS)
@@ -447,6 +452,8 @@ class Http2Connection(asyncio.Protocol):
     def _complete(self, stream: Http2Stream) -> None:
         """The response is there. What the host has not read of the request it need not."""
         if not stream.receiver.request_done:
+            self._h2_stats.tx_reset += 1
+            self.cluster.stats.upstream_rq_tx_reset += 1
             self.session.codec.reset_stream(stream.id, _NO_ERROR)
             self.session.mark()
         self._forget(stream)

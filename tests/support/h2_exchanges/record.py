@@ -10,9 +10,10 @@ import tempfile
 from pathlib import Path
 
 from tests.support.h2_arena import Case, play
-from tests.support.h2_exchanges import floods, request_heads, responses, streams
+from tests.support.h2_exchanges import floods, http1_clients, request_heads, responses, streams
 
-CASES: list[Case] = [case for table in (request_heads, responses, streams, floods) for case in table.CASES]
+TABLES = (request_heads, responses, streams, http1_clients, floods)
+CASES: list[Case] = [case for table in TABLES for case in table.CASES]
 EXPECTED = Path(__file__).with_name("expected.json")
 
 
