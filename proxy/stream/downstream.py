@@ -403,6 +403,7 @@ class Downstream(ClientConnection):
         """An exchange for bytes of which no head could be made."""
         exchange = HttpExchange(self, self._http, NO_HEAD, False)
         self._exchange = exchange
+        self._http.stats.downstream_rq_http1_total += 1
         self._http.stats.downstream_rq_total += 1
         self._http.stats.downstream_rq_active += 1
         return exchange

@@ -144,7 +144,7 @@ class HttpExchange(Attempts):
             self._idle_timeout = route.idle_timeout
         if route.retry is not None:
             self._retry = RetryState(route.retry, random.random)
-        if self.request_done:
+        if self.request_done or self.upgrade:
             self._request_ended()
         breaker = cluster.breaker
         if not breaker.try_request():
@@ -314,6 +314,7 @@ class HttpExchange(Attempts):
         self._last = self.down.state.now
         if done:
             if self.tunnel and not self.flags and self._tunnel_lost():
+                self.http.stats.downstream_rq_tx_reset += 1
                 self._add_flag("UC")
                 self.details = local_reply.reset_after_response("connection_termination")
             # Before the write, which may say that the client does not read: the connection is the pool's again.
@@ -447,7 +448,8 @@ class HttpExchange(Attempts):
             # Envoy answers before it looks at the body, so that it has to close even if all of it came.
             if not down.http2 and (head.length > 0 or head.flags & CHUNKED):
                 down.keep = False
-                self.http.stats.downstream_rq_rx_reset += 1
+                self.http.stats.downstream_rq_rx_reset += self.request_done
+                self.http.stats.downstream_rq_response_before_rq_complete += self.request_done
             elif (reply.status == 400 and not down.http2) or (
                 reply.status >= 400 and reply.details in _CLOSING
             ):
@@ -569,7 +571,7 @@ class HttpExchange(Attempts):
         """The response cannot be finished; the client must not take what it has for the whole."""
         self.http.stats.downstream_rq_tx_reset += 1
         # As in Envoy, whose streams say so whoever resets them; the other ones are counted at the end.
-        self.http.stats.downstream_rq_rx_reset += self.down.http2 and self.request_done
+        self.http.stats.downstream_rq_rx_reset += self.request_done
         self.down.cut_off()
         self._finish()
 

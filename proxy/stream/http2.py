@@ -16,6 +16,7 @@ from proxy.http1.fields import HAS_HOP_BY_HOP
 from proxy.http1.head import Head
 from proxy.http2 import codec as codecs
 from proxy.http2 import events
+from proxy.http2.errors import ConnectionStateError
 from proxy.http2.head import read_request, response_fields
 from proxy.http2.resets import PrematureResets
 from proxy.http2.session import Session, engine_options, flood_limits
@@ -191,7 +192,8 @@ class Http2Stream:
 
     def cut_off(self) -> None:
         # RFC 9113 section 8.5.
-        self._connection.reset(self, _CONNECT_ERROR if self.exchange.tunnel else _INTERNAL_ERROR)
+        lost = self.exchange.tunnel and "UC" in self.exchange.flags
+        self._connection.reset(self, _CONNECT_ERROR if lost else _INTERNAL_ERROR)
 
     def exchange_done(self, exchange: HttpExchange) -> None:
         self._connection.stream_done(self)
@@ -306,7 +308,11 @@ class Http2Downstream(ClientConnection):
     def used(self, number: int, size: int) -> None:
         """Open the windows by ``size`` bytes."""
         if size and not self._closed:
-            self.session.codec.acknowledge_received_data(size, number)
+            try:
+                self.session.codec.acknowledge_received_data(size, number)
+            except ConnectionStateError:
+                # The connection is over, for what came with this data and is looked at next.
+                return
             self.session.mark()
 
     def reset(self, stream: Http2Stream, code: int) -> None:

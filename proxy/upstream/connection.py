@@ -205,8 +205,14 @@ class UpstreamConnection(asyncio.Protocol):
         head = self._head
         stats = self.cluster.stats
         clean = exc is None or not isinstance(exc, TruncatedError | ssl.SSLError | OSError)
-        # As in Envoy, which keeps the other half of such a tunnel for itself to close.
-        ours = clean and receiver is not None and receiver.connect and self._left == UNTIL_CLOSE
+        # As in Envoy, where such a tunnel's other half is ours to end.
+        ours = (
+            clean
+            and self._left == UNTIL_CLOSE
+            and receiver is not None
+            and receiver.connect
+            and not receiver.request_done
+        )
         stats.upstream_cx_destroy_local += not self.closed and ours
         stats.upstream_cx_destroy_remote += not self.closed and not ours
         self._end()

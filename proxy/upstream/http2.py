@@ -15,6 +15,7 @@ from proxy.cluster.host import Host
 from proxy.http1.errors import ProtocolError
 from proxy.http2 import codec as codecs
 from proxy.http2 import events
+from proxy.http2.errors import ConnectionStateError
 from proxy.http2.head import read_response
 from proxy.http2.session import Session, engine_options, flood_limits
 from proxy.model.connection import Address
@@ -27,7 +28,13 @@ _NO_ERROR: Final = 0
 _PROTOCOL_ERROR: Final = 1
 _REFUSED_STREAM: Final = 7
 _CANCEL: Final = 8
+_CONNECT_ERROR: Final = 10
 _ENHANCE_YOUR_CALM: Final = 11
+_RESETS: Final = {
+    _REFUSED_STREAM: "remote_refused_stream_reset",
+    _CONNECT_ERROR: "remote_error_with_CONNECT_request",
+}
+"""Reasons of RST_STREAM that have names of their own."""
 
 
 class Owner(Protocol):
@@ -230,14 +237,17 @@ class Http2Connection(asyncio.Protocol):
         if self.streams.get(stream.id) is stream:
             self._h2_stats.tx_reset += 1
             self.cluster.stats.upstream_rq_tx_reset += 1
-            self.session.codec.reset_stream(stream.id, _CANCEL)
-            self.session.mark()
+            self._send_reset(stream.id, _CANCEL)
             self._forget(stream)
 
     def used(self, number: int, size: int) -> None:
         """Open the windows by ``size`` bytes."""
         if size and not self.closed:
-            self.session.codec.acknowledge_received_data(size, number)
+            try:
+                self.session.codec.acknowledge_received_data(size, number)
+            except ConnectionStateError:
+                # After the host's GOAWAY, which came with this data and is looked at next, there is no window.
+                return
             self.session.mark()
 
     def close(self) -> None:
@@ -245,7 +255,9 @@ class Http2Connection(asyncio.Protocol):
         if not self.closed:
             self._end()
             self.cluster.stats.upstream_cx_destroy_local += 1
-            self._h2_stats.goaway_sent += self.session.say_goodbye()
+            if self.session.codec.can_send_request:
+                # The host has not said it first.
+                self._h2_stats.goaway_sent += self.session.say_goodbye()
             self.session.flush()
             self._transport.close()
 
@@ -357,8 +369,7 @@ class Http2Connection(asyncio.Protocol):
         self._h2_stats.tx_reset += 1
         # As in Envoy, which blames the host.
         self.cluster.stats.upstream_rq_rx_reset += 1
-        self.session.codec.reset_stream(stream.id, _CANCEL)
-        self.session.mark()
+        self._send_reset(stream.id, _CANCEL)
         self._forget(stream)
         stream.receiver.upstream_reset("remote_reset", "")
 
@@ -399,9 +410,9 @@ class Http2Connection(asyncio.Protocol):
         if stream is not None:
             self._h2_stats.rx_reset += 1
             self._forget(stream)
-            refused = event.error_code == _REFUSED_STREAM
-            self.cluster.stats.upstream_rq_rx_reset += not refused
-            stream.receiver.upstream_reset("remote_refused_stream_reset" if refused else "remote_reset", "")
+            reason = _RESETS.get(event.error_code, "remote_reset")
+            self.cluster.stats.upstream_rq_rx_reset += reason == "remote_reset"
+            stream.receiver.upstream_reset(reason, "")
 
     def _stream_closed(self, event: events.StreamClosed) -> None:
         """It ended, and nobody said why before: by the codec's own judgement, or since the host had gone away."""
@@ -454,9 +465,16 @@ class Http2Connection(asyncio.Protocol):
         if not stream.receiver.request_done:
             self._h2_stats.tx_reset += 1
             self.cluster.stats.upstream_rq_tx_reset += 1
-            self.session.codec.reset_stream(stream.id, _NO_ERROR)
-            self.session.mark()
+            self._send_reset(stream.id, _NO_ERROR)
         self._forget(stream)
+
+    def _send_reset(self, number: int, code: int) -> None:
+        try:
+            self.session.codec.reset_stream(number, code)
+        except ConnectionStateError:
+            # The connection is over: there is nothing left to reset.
+            return
+        self.session.mark()
 
     def _forget(self, stream: Http2Stream) -> None:
         had_room = self.has_room
@@ -478,7 +496,8 @@ class Http2Connection(asyncio.Protocol):
             return
         if had_room:
             self._withdraw()
-        elif self.has_room:
+        elif self.has_room and self.session.codec.can_send_request:
+            # Not after GOAWAY, which may have come with what made room and is looked at next.
             self._owner.release(self)
 
     def _withdraw(self) -> None:

@@ -238,7 +238,7 @@ def _side(side: str, cases: Sequence[Case], directory: Path) -> dict[str, Outcom
         with ThreadPoolExecutor(12) as pool:
             for _ in pool.map(lambda one: one.play(ports[id(one)]), calm):
                 pass
-        _settled(lambda: _idle(proxy))
+        _settled(lambda: _busy(proxy))
         for one in calm:
             one.finish()
         counted = _counted(proxy)
@@ -247,7 +247,7 @@ def _side(side: str, cases: Sequence[Case], directory: Path) -> dict[str, Outcom
             if one.case.flood:
                 before = counted.get("http2", {})
                 one.play(ports[id(one)])
-                _settled(lambda: _idle(proxy))
+                _settled(lambda: _busy(proxy))
                 one.finish()
                 counted = _counted(proxy)
                 after = counted.get("http2", {})
@@ -265,7 +265,7 @@ def _lines(proxy: Proxy, playing: list[_Playing]) -> None:
     peer.write(PREFACE + HELLO + b"\x00\x00\x06\x01\x05\x00\x00\x00\x01" + request)
     peer.until(lambda events: any(event.stream == 1 and event.end for event in events))
     peer.close()
-    _settled(lambda: any(line["case"] == "last" for line in proxy.lines()))
+    _settled(lambda: not any(line["case"] == "last" for line in proxy.lines()))
     lines: dict[str, list[str]] = {}
     for line in proxy.lines():
         lines.setdefault(line.pop("case"), []).append(" ".join(str(value) for value in line.values()))
@@ -273,13 +273,14 @@ def _lines(proxy: Proxy, playing: list[_Playing]) -> None:
         one.outcome.log = tuple(sorted(lines.get(f"case{number}", [])))
 
 
-def _idle(proxy: Proxy) -> bool:
-    busy = re.search(
-        r"^(http\.case\d+\.downstream_(?:cx|rq)_active|cluster\.case\d+\.upstream_rq_active): [1-9]",
+def _busy(proxy: Proxy) -> list[str]:
+    """What has not ended yet."""
+    found: list[str] = re.findall(
+        r"^((?:http\.case\d+\.downstream_(?:cx|rq)_active|cluster\.case\d+\.upstream_rq_active): [1-9]\d*)",
         proxy.statistics(),
         re.M,
     )
-    return busy is None
+    return found
 
 
 def _counted(proxy: Proxy) -> dict[str, dict[str, int]]:
@@ -291,8 +292,9 @@ def _counted(proxy: Proxy) -> dict[str, dict[str, int]]:
     return found
 
 
-def _settled(condition: Callable[[], bool]) -> None:
+def _settled(lacks: Callable[[], object]) -> None:
+    """Wait until nothing is lacking."""
     deadline = time.monotonic() + 3 * WAIT
-    while not condition():
-        assert time.monotonic() < deadline, "not settled"
+    while lacking := lacks():
+        assert time.monotonic() < deadline, f"not settled: {lacking}"
         time.sleep(0.05)  # polls another process

@@ -129,6 +129,9 @@ class Backend:
                 at += found[0].end
                 peer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(serve.body), serve.body))
         peer.drain()
+        if peer.fate == "closed":
+            # Whoever ended one half of a tunnel waits for the other one.
+            peer.socket.close()
 
     def _goes_on(self, peer: Peer | Plain) -> bool:
         """Wait for something to come; false when the case is over or the connection is."""
