@@ -257,12 +257,14 @@ class HttpExchange(Attempts):
         self.request_done = False
         self._reply_early(local_reply.malformed(error))
 
-    def downstream_lost(self, *, remote: bool) -> None:
-        """The client is gone."""
+    def downstream_lost(self, *, remote: bool, why: str = "") -> None:
+        """The client is gone, or (``why``) was given up."""
         if not self.done:
             self.http.stats.downstream_rq_rx_reset += remote and self.request_done
             self._add_flag("DC")
             self.details = "downstream_remote_disconnect" if remote else "downstream_local_disconnect"
+            if why:
+                self.details += f"({why})"
             self._finish()
 
     def downstream_reset(self, details: str = "http2.remote_reset") -> None:

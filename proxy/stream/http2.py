@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
+from random import random
 from time import monotonic
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from proxy.http2 import codec as codecs
 from proxy.http2 import events
 from proxy.http2.errors import ConnectionStateError
 from proxy.http2.head import read_request, response_fields
+from proxy.http2.keepalive import Keepalive
 from proxy.http2.resets import PrematureResets
 from proxy.http2.session import Session, engine_options, flood_limits
 from proxy.model.connection import ConnectionInfo
@@ -205,6 +207,7 @@ class Http2Downstream(ClientConnection):
     __slots__ = (
         "_goaway_at",
         "_h2_stats",
+        "_keepalive",
         "_last",
         "_requests",
         "_reset_by_client",
@@ -248,6 +251,7 @@ class Http2Downstream(ClientConnection):
                 events.StreamReset: self._reset,
                 events.StreamClosed: self._stream_closed,
                 events.GoAwayReceived: self._goaway,
+                events.PingAcknowledged: self._pong,
                 events.ConnectionClosed: self._ended,
             },
             self.write,
@@ -258,6 +262,8 @@ class Http2Downstream(ClientConnection):
             server=True,
         )
         self._resets = PrematureResets(limits)
+        keepalive = http.config.http2.connection_keepalive
+        self._keepalive = None if keepalive is None else Keepalive(keepalive, state.now, random)
 
     @property
     def busy(self) -> bool:
@@ -285,6 +291,8 @@ class Http2Downstream(ClientConnection):
         self._http.stats.downstream_cx_rx_bytes_total += len(data)
         if self._lingering or self._closed:
             return
+        if self._keepalive is not None:
+            self._keepalive.heard(self.state.now)
         try:
             self.session.receive(data)
         except codecs.CodecError as error:
@@ -440,6 +448,10 @@ class Http2Downstream(ClientConnection):
     def _goaway(self, event: events.GoAwayReceived) -> None:
         self.keep = False
 
+    def _pong(self, event: events.PingAcknowledged) -> None:
+        if self._keepalive is not None:
+            self._keepalive.answered(self.state.now)
+
     def _ended(self, event: events.ConnectionClosed) -> None:
         if not self._closed and not self._lingering:
             if event.error_code:
@@ -474,6 +486,14 @@ class Http2Downstream(ClientConnection):
         if self._lingering:
             self._sweep_closing(now)
             return
+        if self._keepalive is not None and (due := self._keepalive.due(now)):
+            if due == "lost":
+                self._h2_stats.keepalive_timeout += 1
+                self._abandon(why="http2_ping_timeout")
+                self.abort()
+                return
+            self.session.codec.ping()
+            self.session.mark()
         config = self._http.config
         longest = config.max_connection_duration
         idle_timeout = self._http.idle_timeout
@@ -560,8 +580,9 @@ class Http2Downstream(ClientConnection):
         if not self._closed:
             self._linger()
 
-    def _abandon(self, details: str = "") -> None:
-        """Every exchange has lost its client. ``details``: of the breach of the protocol that ended it."""
+    def _abandon(self, details: str = "", *, why: str = "") -> None:
+        """Every exchange has lost its client. ``details``: of the breach of the protocol that ended it; ``why`` it was
+        ended without one."""
         streams = list(self.streams.values())
         self.streams.clear()
         self._h2_stats.streams_active -= len(streams)
@@ -573,7 +594,7 @@ class Http2Downstream(ClientConnection):
             if details:
                 stream.exchange.downstream_broke(details)
             else:
-                stream.exchange.downstream_lost(remote=False)
+                stream.exchange.downstream_lost(remote=False, why=why)
 
     def _forget(self, stream: Http2Stream) -> None:
         del self.streams[stream.id]

@@ -6,7 +6,6 @@ It neither retries nor edits heads. While it takes more streams it lies on its `
 from __future__ import annotations
 
 import asyncio
-from math import inf
 from random import random
 from typing import Any, Final, Literal, Protocol
 
@@ -17,6 +16,7 @@ from proxy.http2 import codec as codecs
 from proxy.http2 import events
 from proxy.http2.errors import ConnectionStateError
 from proxy.http2.head import read_response
+from proxy.http2.keepalive import Keepalive
 from proxy.http2.session import Session, engine_options, flood_limits
 from proxy.model.connection import Address
 from proxy.tls.conn import Transport
@@ -131,10 +131,9 @@ class Http2Connection(asyncio.Protocol):
 
     __slots__ = (
         "_h2_stats",
+        "_keepalive",
         "_limit",
         "_owner",
-        "_ping_at",
-        "_pong_by",
         "_since",
         "_state",
         "_transport",
@@ -171,13 +170,12 @@ class Http2Connection(asyncio.Protocol):
         self.principal = ""
         self.streams: dict[int, Http2Stream] = {}
         self._since = state.now
-        self._pong_by = inf
         options = cluster.config.http2
         # What the host allowed before is what it will allow, until its SETTINGS say otherwise.
         self._limit = host.max_streams or options.max_concurrent_streams
         self._h2_stats = cluster.stats.http2_stats()
-        self._ping_at = inf
-        self._plan_ping(state.now)
+        keepalive = options.connection_keepalive
+        self._keepalive = None if keepalive is None else Keepalive(keepalive, state.now, random)
         made = codecs.make(
             codecs.Role.CLIENT, engine_options(options, cluster.config.max_http2_response_headers_kb)
         )
@@ -217,6 +215,8 @@ class Http2Connection(asyncio.Protocol):
 
     def begin(self, receiver: Receiver, fields: Fields, done: bool) -> Http2Stream:
         """Send the head of a request; ``done``: it has no body."""
+        if self._keepalive is not None and self._keepalive.before_stream(self._state.now):
+            self.session.codec.ping()
         number = self.session.codec.send_request(fields, end_stream=done)
         stream = Http2Stream(self, receiver, number)
         self.streams[number] = stream
@@ -274,16 +274,12 @@ class Http2Connection(asyncio.Protocol):
     def sweep(self, now: float) -> bool:
         """Look at its own deadlines; false if that ended it. ``now`` is the loop's time."""
         config = self.cluster.config
-        if now >= self._pong_by:
-            self._h2_stats.keepalive_timeout += 1
-            self._lost("connection_termination", "http2_ping_timeout")
-            self.abort()
-            return False
-        if now >= self._ping_at:
-            self._ping_at = inf
-            keepalive = config.http2.connection_keepalive
-            assert keepalive is not None
-            self._pong_by = now + keepalive.timeout
+        if self._keepalive is not None and (due := self._keepalive.due(now)):
+            if due == "lost":
+                self._h2_stats.keepalive_timeout += 1
+                self._lost("connection_termination", "http2_ping_timeout")
+                self.abort()
+                return False
             self.session.codec.ping()
             self.session.mark()
         if config.max_connection_duration and now - self._since >= config.max_connection_duration:
@@ -304,6 +300,8 @@ class Http2Connection(asyncio.Protocol):
         self.cluster.stats.upstream_cx_rx_bytes_total += len(data)
         if self.closed:
             return
+        if self._keepalive is not None:
+            self._keepalive.heard(self._state.now)
         try:
             self.session.receive(data)
         except codecs.CodecError as error:
@@ -446,13 +444,8 @@ class Http2Connection(asyncio.Protocol):
                 self._offer(before)
 
     def _pong(self, event: events.PingAcknowledged) -> None:
-        self._pong_by = inf
-        self._plan_ping(self._state.now)
-
-    def _plan_ping(self, now: float) -> None:
-        keepalive = self.cluster.config.http2.connection_keepalive
-        if keepalive is not None and keepalive.interval:
-            self._ping_at = now + keepalive.interval * (1 + random() * keepalive.interval_jitter / 100)
+        if self._keepalive is not None:
+            self._keepalive.answered(self._state.now)
 
     def _ended(self, event: events.ConnectionClosed) -> None:
         if event.error_code and not self.closed:

@@ -170,6 +170,12 @@ _CONNECTION = [
          backend=((Until("rst", 1),),)),
     Case("a connection kept alive", (Deaf(),), end="read", setup=Setup("h2", http2={"connection_keepalive": {
         "interval": "0.2s", "timeout": "0.2s"}})),
+    Case("a connection kept alive, in a request", (post() + data(1, b"abc"), Heed("got"), Deaf()), end="read",
+         setup=Setup("h2", http2={"connection_keepalive": {"interval": "0.2s", "timeout": "0.2s"}}),
+         backend=((Until("data", 1, 3), Say("got")),)),
+    Case("a connection kept alive, by a client that answers", (post() + data(1, b"abc"), Until("end", 1)),
+         setup=Setup("h2", route={"timeout": "60s"}, manager={"stream_idle_timeout": "1.5s"},
+                     http2={"connection_keepalive": {"interval": "0.2s", "timeout": "0.4s"}})),
 ]  # fmt: skip
 
 _UPSTREAM = [
