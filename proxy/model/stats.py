@@ -296,6 +296,7 @@ class ClusterStats:
     upstream_cx_none_healthy: int = 0
     upstream_rq_total: int = 0
     upstream_rq_active: int = 0
+    upstream_rq_active_overflow: int = 0
     upstream_rq_completed: int = 0
     upstream_rq_pending_total: int = 0
     upstream_rq_pending_active: int = 0

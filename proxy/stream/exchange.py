@@ -146,13 +146,6 @@ class HttpExchange(Attempts):
             self._retry = RetryState(route.retry, random.random)
         if self.request_done or self.upgrade:
             self._request_ended()
-        breaker = cluster.breaker
-        if not breaker.try_request():
-            self.attempts = 1
-            self.reply(local_reply.reset_before_response("overflow"))
-            return
-        self._breaker_held = True
-        cluster.stats.upstream_rq_active += 1
         self._outgoing = down.edge.outgoing(self)
         self._replay = body
         self._attempt(None)
@@ -631,14 +624,12 @@ class HttpExchange(Attempts):
         if self.tunnel:
             stats.downstream_cx_upgrades_active -= 1
         cluster = self.cluster
-        if cluster is not None and self._breaker_held:
-            breaker = cluster.breaker
-            breaker.release_request()
+        if cluster is not None:
+            self.upstream_done()
             if self._retrying:
-                breaker.release_retry()
+                cluster.breaker.release_retry()
                 if 0 < charged < 500 and "URX" not in self.flags:
                     cluster.stats.upstream_rq_retry_success += 1
-            cluster.stats.upstream_rq_active -= 1
         if cluster is not None and charged:
             upstream_stats = cluster.stats
             upstream_stats.upstream_rq_completed += 1

@@ -381,6 +381,8 @@ class UpstreamConnection(asyncio.Protocol):
             # It answered what it has not read yet, and need not: a close would wait until all of that is sent.
             self.abort()
         elif self._keep and not self._transport.is_closing():
+            if self.cluster.breaker.pending:
+                receiver.upstream_done()
             self._owner.release(self)
         else:
             self.close()

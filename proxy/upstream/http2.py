@@ -481,6 +481,7 @@ class Http2Connection(asyncio.Protocol):
                 self.close()
                 return
         if not had_room:
+            stream.receiver.upstream_done()
             self._offer(False)
 
     def _offer(self, had_room: bool) -> None:

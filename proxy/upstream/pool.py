@@ -22,9 +22,12 @@ PooledConnection = UpstreamConnection | Http2Connection
 
 
 class Waiter(Protocol):
-    """A request that waits for a connection. Exactly one of the two is called, unless it was cancelled."""
+    """A request that waits for a connection. Exactly one of the two is called, unless it was cancelled.
 
-    def connected(self, connection: PooledConnection, /) -> None: ...
+    ``connected`` says whether it takes the connection.
+    """
+
+    def connected(self, connection: PooledConnection, /) -> bool: ...
     def connect_failed(self, reason: ConnectFailure, message: str, /) -> None: ...
 
 
@@ -159,7 +162,8 @@ class Pool:
         self._connections.add(connection)
         host.connect_failures = 0
         connection.pooled = True
-        waiter.connected(connection)
+        if not waiter.connected(connection):
+            connection.close()
         return True
 
     def cancel(self, host: Host, waiter: Waiter) -> None:
@@ -190,7 +194,8 @@ class Pool:
             waiter = queue.waiting.popleft()
             self._left(queue)
             self._forget_if_empty(queue)
-            waiter.connected(connection)
+            if not waiter.connected(connection):
+                continue
             if isinstance(connection, UpstreamConnection) or not connection.has_room:
                 return
         if host.removed:

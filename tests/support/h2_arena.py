@@ -35,7 +35,7 @@ _VARIES = MASKED | {b"x-envoy-expected-rq-timeout-ms"}
 """What is left of a route's timeout when a request is sent again is chance."""
 _COUNTED = re.compile(
     r"^(?P<scope>http2|(?:http|cluster)\.case\d+)\.(?!.*(?:bytes|_time|_ms|update|membership|warming|version|config|"
-    r"circuit_breakers|lb_|max_host_weight|_active|external|internal|assignment|default\.|zone|pending_send|"
+    r"circuit_breakers|lb_|max_host_weight|_active(?!_overflow)|external|internal|assignment|default\.|zone|pending_send|"
     r"deferred|_length|_rq_completed|_cx_http[12]|nghttp2_|retry_open))"
     r"(?P<name>[^:]+): (?P<value>[1-9]\d*)$"
 )
@@ -46,9 +46,10 @@ _OF_FLOODS = re.compile(r"http2\.(?!stream_refused)|premature|protocol_error|cx_
 class Case:
     """One client connection.
 
-    ``client``: what it does, by HTTP/2 after the preface and ``hello`` (none of both if that is None); ``backend``: what each of
-    the connections to the backend does. ``end``: ``ping`` asks whether the connection goes on; ``read`` waits for its
-    end; ``leave`` closes at once (HTTP/1.1 has no ping). ``without``: what of the outcome is not compared, for it is chance in Envoy itself.
+    ``client``: what it does, by HTTP/2 after the preface and ``hello`` (none of both if that is None); ``backend``:
+    what each of the connections to the backend does. ``end``: ``ping`` asks whether the connection goes on (HTTP/1.1
+    cannot); ``read`` waits for its end; ``leave`` closes at once. ``without``: what of the outcome is not compared,
+    for it is chance in Envoy itself.
     ``flood``: how far it comes before it is ended is chance, so only the manner of the end is compared.
     """
 

@@ -20,10 +20,11 @@ LOGGED = {
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """``upstream``: what the backend speaks; ``downstream``: what the client does. ``http2`` and ``upstream_http2`` are the ``http2_protocol_options`` of the
-    listener and of the cluster; ``manager`` goes into the connection manager, ``route`` into the route's action,
-    ``match`` replaces its match, ``host`` goes into the virtual host, ``cluster`` into the cluster, ``upstream_common``
-    into its ``common_http_protocol_options``. ``transport``: the listener's transport socket."""
+    """``upstream``: what the backend speaks; ``downstream``: what the client does. ``http2`` and ``upstream_http2`` are
+    the ``http2_protocol_options`` of the listener and of the cluster; ``manager`` goes into the connection manager,
+    ``route`` into the route's action, ``match`` replaces its match, ``host`` goes into the virtual host, ``cluster``
+    into the cluster, ``upstream_common`` into its ``common_http_protocol_options``. ``transport``: the listener's
+    transport socket."""
 
     upstream: Literal["h1", "h2"] = "h1"
     http2: Mapping[str, Any] = field(default_factory=dict)

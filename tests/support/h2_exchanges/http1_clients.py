@@ -17,7 +17,10 @@ _TERMINATES: dict[str, Any] = {"upgrade_configs": [{"upgrade_type": "CONNECT", "
 _ANY_CONNECT: dict[str, Any] = {"connect_matcher": {}}
 _EXTENDED = {"allow_connect": True}
 _ALLOWS = {8: 1, 4: 1 << 20}
-_UPGRADE = b"GET /chat HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\r\n"
+_UPGRADE = (
+    b"GET /chat HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    b"sec-websocket-version: 13\r\n\r\n"
+)
 _SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
 _TUNNEL = b"CONNECT h:80 HTTP/1.1\r\nhost: h:80\r\n\r\n"
 _CUT = plain(b"content-length: 9", body=b"abc")
@@ -137,12 +140,14 @@ _COUNTED = [
     _case("no request", b"\x00\r\n\r\n"),
     _case("a chunk that is none", _get(b"transfer-encoding: chunked", method=b"POST"), Heed("got"), b"x\r\n",
           backend=(Got(_HEAD), Say("got"))),
-    _case("a stream that is idle", _POST, setup=_setup(manager={"stream_idle_timeout": "0.3s"}), backend=(Got(b"abc"),)),
+    _case("a stream that is idle", _POST, setup=_setup(manager={"stream_idle_timeout": "0.3s"}),
+          backend=(Got(b"abc"),)),
     _case("a request that takes too long", _POST, setup=_setup(manager={"request_timeout": "0.3s"}),
           backend=(Got(b"abc"),)),
-    _case("a head that takes too long", b"GET / HTTP/1.1\r\n", setup=_setup(manager={"request_headers_timeout": "0.3s"})),
-    _case("a backend that takes too long", _get(), Got(b"timeout"), leave=True, setup=_setup(route={"timeout": "0.3s"}),
-          backend=(Got(_HEAD),)),
+    _case("a head that takes too long", b"GET / HTTP/1.1\r\n",
+          setup=_setup(manager={"request_headers_timeout": "0.3s"})),
+    _case("a backend that takes too long", _get(), Got(b"timeout"), leave=True,
+          setup=_setup(route={"timeout": "0.3s"}), backend=(Got(_HEAD),)),
     _case("a connection that is idle", _get(), Got(b"ok"), setup=_setup(
         manager={"common_http_protocol_options": {"idle_timeout": "0.3s"}})),
     _case("requests a connection", _get(), Got(b"ok"), _get(), setup=_setup(

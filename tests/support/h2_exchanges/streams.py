@@ -233,6 +233,20 @@ _UPSTREAM = [
         "h2", upstream_http2={"max_concurrent_streams": 1}), without=frozenset({"backend"})),
     Case("requests beyond the breaker", (post() + post(stream=3), Until("end", 3), data(1, end=True),
          Until("end", 1)), setup=Setup("h2", cluster={"circuit_breakers": {"thresholds": [{"max_requests": 1}]}})),
+    Case("requests beyond the breaker, with a connection", (post(), Heed("got"), post(stream=3), Until("end", 3),
+         data(1, end=True), Until("end", 1)),
+         setup=Setup("h2", cluster={"circuit_breakers": {"thresholds": [{"max_requests": 1}]}}),
+         backend=((Until("headers", 1), Say("got"), Serve()),)),
+    Case("requests beyond the breaker, to h1", (post(), Heed("got"), post(stream=3), Until("end", 3),
+         data(1, end=True), Until("end", 1)),
+         setup=Setup(cluster={"circuit_breakers": {"thresholds": [{"max_requests": 1}]}}),
+         backend=((Got(b"\r\n\r\n"), Say("got"), Got(b"0\r\n\r\n"), plain(b"content-length: 2", body=b"ok")),)),
+    Case("requests that wait beyond the breaker", (post(), Heed("got"), post(stream=3) + post(stream=5),
+         Until("end", 5), data(1, end=True), Until("end", 1), data(3, end=True), Until("end", 3)),
+         setup=Setup(cluster={"circuit_breakers": {"thresholds": [
+             {"max_requests": 1, "max_connections": 1, "max_pending_requests": 1}]}}),
+         backend=((Got(b"\r\n\r\n"), Say("got"), Got(b"0\r\n\r\n"), plain(b"content-length: 2", body=b"ok"),
+                   Got(b"0\r\n\r\nPOST"), Got(b"0\r\n\r\n"), plain(b"content-length: 2", body=b"ok")),)),
     Case("the backend says nothing", asks(get()), setup=Setup("h2", route={"timeout": "5s"}, upstream_http2={
         "connection_keepalive": {"interval": "0.2s", "timeout": "0.2s"}}), backend=((Deaf(), Until("over")),)),
 ]  # fmt: skip
