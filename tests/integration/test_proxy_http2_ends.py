@@ -130,3 +130,25 @@ async def test_a_tunnel_whose_host_speaks_first() -> None:
             await client.until(lambda: bytes(stream.body) == b"220 ready")
             client.send(number, b"QUIT")
             await client.until(lambda: bytes(stream.body) == b"220 readyQUIT")
+
+
+async def test_a_host_that_allows_no_stream_for_a_while_is_waited_for() -> None:
+    async def serve(peer: Http2Peer, number: int, stream: Stream) -> None:
+        if number == 1:
+            peer.h2.update_settings({3: 0})
+        peer.respond(number, end=True)
+
+    async with http2_backend(serve) as app:
+        up = cluster("up", app.port, protocol="HTTP2", circuit_breakers=CircuitBreakers(max_connections=1))
+        async with sidecar(up, listener(chain(http(forward("/", "up"))))) as it:
+            client = await dial_http2(it.port)
+            await client.response(client.request())
+            (host,) = it.hub.current.clusters["up"].hosts
+            await eventually(lambda: host.max_streams == 0)
+            number = client.request()
+            stats = it.cluster_stats("up")
+            await eventually(lambda: stats.upstream_rq_pending_active == 1)
+            app.peers[0].h2.update_settings({3: 1})
+            app.peers[0].flush()
+            assert (await client.response(number)).fields[":status"] == "200"
+            assert len(app.peers) == 1
