@@ -49,6 +49,9 @@ class _Exchange:
     def informational(self, head: Head) -> None:
         """It says nothing yet."""
 
+    def upstream_done(self) -> None:
+        """No other request waits for its place."""
+
     def upstream_reset(self, reason: str, message: str) -> None:
         if not self.done.done():
             self.done.set_result(Outcome("network", f"{reason} {message}".strip()))

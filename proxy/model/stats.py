@@ -311,6 +311,7 @@ class ClusterStats:
     upstream_cx_none_healthy: int = 0
     upstream_rq_total: int = 0
     upstream_rq_active: int = 0
+    upstream_rq_active_overflow: int = 0
     upstream_rq_completed: int = 0
     upstream_rq_pending_total: int = 0
     upstream_rq_pending_active: int = 0
@@ -323,6 +324,7 @@ class ClusterStats:
     upstream_rq_rx_reset: int = 0
     upstream_rq_tx_reset: int = 0
     upstream_rq_retry: int = 0
+    upstream_rq_retry_backoff_exponential: int = 0
     upstream_rq_retry_success: int = 0
     upstream_rq_retry_overflow: int = 0
     upstream_rq_retry_limit_exceeded: int = 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
+from random import random
 from time import monotonic
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from proxy.http1.head import Head
 from proxy.http2 import codec as codecs
 from proxy.http2 import events
 from proxy.http2.head import read_request, response_fields
+from proxy.http2.keepalive import Keepalive
 from proxy.http2.resets import PrematureResets
 from proxy.http2.session import Session, engine_options, flood_limits
 from proxy.model.connection import ConnectionInfo
@@ -34,6 +36,7 @@ from proxy.upstream.stream import Fields
 _NO_ERROR: Final = 0
 _PROTOCOL_ERROR: Final = 1
 _INTERNAL_ERROR: Final = 2
+_CONNECT_ERROR: Final = 10
 _ENHANCE_YOUR_CALM: Final = 11
 _MALFORMED: Final = "http2.invalid.header.field"
 _BROKEN: Final = "codec_error"
@@ -176,8 +179,13 @@ class Http2Stream:
         if self.ended and not self.exchange.done:
             self.exchange.tunnel_ended()
 
+    def drain(self) -> None:
+        self._connection.drain()
+
     def cut_off(self) -> None:
-        self._connection.reset(self, _INTERNAL_ERROR)
+        # RFC 9113 section 8.5.
+        lost = self.exchange.tunnel and "UC" in self.exchange.flags
+        self._connection.reset(self, _CONNECT_ERROR if lost else _INTERNAL_ERROR)
 
     def exchange_done(self, exchange: HttpExchange) -> None:
         self._connection.stream_done(self)
@@ -189,6 +197,7 @@ class Http2Downstream(ClientConnection):
     __slots__ = (
         "_goaway_at",
         "_h2_stats",
+        "_keepalive",
         "_last",
         "_requests",
         "_reset_by_client",
@@ -232,6 +241,7 @@ class Http2Downstream(ClientConnection):
                 events.StreamReset: self._reset,
                 events.StreamClosed: self._stream_closed,
                 events.GoAwayReceived: self._goaway,
+                events.PingAcknowledged: self._pong,
                 events.ConnectionClosed: self._ended,
             },
             self.write,
@@ -242,6 +252,8 @@ class Http2Downstream(ClientConnection):
             server=True,
         )
         self._resets = PrematureResets(limits)
+        keepalive = http.config.http2.connection_keepalive
+        self._keepalive = None if keepalive is None else Keepalive(keepalive, state.now, random)
 
     @property
     def busy(self) -> bool:
@@ -269,6 +281,8 @@ class Http2Downstream(ClientConnection):
         self._http.stats.downstream_cx_rx_bytes_total += len(data)
         if self._lingering or self._closed:
             return
+        if self._keepalive is not None:
+            self._keepalive.heard(self.state.now)
         try:
             self.session.receive(data)
         except codecs.CodecError as error:
@@ -341,15 +355,13 @@ class Http2Downstream(ClientConnection):
         stream = Http2Stream(self, number, ended)
         self.streams[number] = stream
         self._h2_stats.streams_active += 1
-        # What follows a request for a tunnel is no part of it.
-        done = ended or bool(head.flags & UPGRADE) or head.method == b"CONNECT"
-        stream.exchange = exchange = HttpExchange(stream, http, head, done)
+        stream.exchange = exchange = HttpExchange(stream, http, head, ended)
         limit = http.config.max_requests_per_connection
         if limit and self._requests >= limit and self.keep:
             http.stats.downstream_cx_max_requests_reached += 1
             self.drain()
         waiting = self.session.waiting
-        if waiting and not done:
+        if waiting and not ended and not head.flags & UPGRADE and head.method != b"CONNECT":
             following = waiting[-1]
             if (
                 following.__class__ is events.DataReceived
@@ -436,6 +448,10 @@ class Http2Downstream(ClientConnection):
     def _goaway(self, event: events.GoAwayReceived) -> None:
         self.keep = False
 
+    def _pong(self, event: events.PingAcknowledged) -> None:
+        if self._keepalive is not None:
+            self._keepalive.answered(self.state.now)
+
     def _ended(self, event: events.ConnectionClosed) -> None:
         if not self._closed and not self._lingering:
             if event.error_code:
@@ -470,6 +486,14 @@ class Http2Downstream(ClientConnection):
         if self._lingering:
             self._sweep_closing(now)
             return
+        if self._keepalive is not None and (due := self._keepalive.due(now)):
+            if due == "lost":
+                self._h2_stats.keepalive_timeout += 1
+                self._abandon(why="http2_ping_timeout")
+                self.abort()
+                return
+            self.session.codec.ping()
+            self.session.mark()
         config = self._http.config
         longest = config.max_connection_duration
         idle_timeout = self._http.idle_timeout
@@ -554,8 +578,9 @@ class Http2Downstream(ClientConnection):
         if not self._closed:
             self._linger()
 
-    def _abandon(self, details: str = "") -> None:
-        """Every exchange has lost its client. ``details``: of the breach of the protocol that ended it."""
+    def _abandon(self, details: str = "", *, why: str = "") -> None:
+        """Every exchange has lost its client. ``details``: of the breach of the protocol that ended it; ``why`` it was
+        ended without one."""
         streams = list(self.streams.values())
         self.streams.clear()
         self._h2_stats.streams_active -= len(streams)
@@ -567,7 +592,7 @@ class Http2Downstream(ClientConnection):
             if details:
                 stream.exchange.downstream_broke(details)
             else:
-                stream.exchange.downstream_lost(remote=False)
+                stream.exchange.downstream_lost(remote=False, why=why)
 
     def _forget(self, stream: Http2Stream) -> None:
         del self.streams[stream.id]

@@ -159,10 +159,6 @@ Shown = dict[str, object]
 """What was seen of one case, by name."""
 
 
-def _as_path(shown: Shown) -> Shown:
-    return {name: value for name, value in shown.items() if name != "http.downstream_rq_non_relative_path"}
-
-
 def _counted_trailers(number: int) -> Callable[[Shown], Shown]:
     return lambda shown: shown | {"cluster.http2.trailers": number}
 
@@ -172,12 +168,8 @@ def _with_trailers(shown: Shown) -> Shown:
     return shown | {"backend": passed}
 
 
-_NOT_A_PATH = "not yet: downstream_rq_non_relative_path is not counted for HTTP/2"
 _TRAILERS = "not yet: Envoy does not count the trailers of responses"
 KNOWN: dict[str, tuple[str, Callable[[Shown], Shown]]] = {
-    "OPTIONS *": (_NOT_A_PATH, _as_path),
-    "OPTIONS *, to h1": (_NOT_A_PATH, _as_path),
-    "OPTIONS *, TLS": (_NOT_A_PATH, _as_path),
     "request trailers without a length, to h1": ("on purpose: trailers are passed on", _with_trailers),
     "response trailers": (_TRAILERS, _counted_trailers(2)),
     "response trailers, many": (_TRAILERS, _counted_trailers(40)),

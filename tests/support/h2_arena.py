@@ -8,6 +8,7 @@ RST a connection ends. Nothing else is.
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +22,10 @@ from tests.support.h2_document import H1, Setup, document
 from tests.support.h2_frames import PREFACE, settings
 from tests.support.h2_script import Board, Plain, Script, perform, status
 from tests.support.raw_h2 import WAIT, Event, Peer
-from tests.support.raw_http import MASKED, requests
+from tests.support.raw_http import MASKED, requests, responses
 from tests.support.two_proxies import Proxy, envoy_of, tulle_of
 
+LOOPBACK = "127.0.0.1"
 SIDES = ("envoy", "tulle")
 """Who plays. With ``tulle`` among them every case is also compared."""
 TOGETHER = 60
@@ -33,7 +35,7 @@ _VARIES = MASKED | {b"x-envoy-expected-rq-timeout-ms"}
 """What is left of a route's timeout when a request is sent again is chance."""
 _COUNTED = re.compile(
     r"^(?P<scope>http2|(?:http|cluster)\.case\d+)\.(?!.*(?:bytes|_time|_ms|update|membership|warming|version|config|"
-    r"circuit_breakers|lb_|max_host_weight|_active|external|internal|assignment|default\.|zone|pending_send|"
+    r"circuit_breakers|lb_|max_host_weight|_active(?!_overflow)|external|internal|assignment|default\.|zone|pending_send|"
     r"deferred|_length|_rq_completed|_cx_http[12]|nghttp2_|retry_open))"
     r"(?P<name>[^:]+): (?P<value>[1-9]\d*)$"
 )
@@ -44,9 +46,10 @@ _OF_FLOODS = re.compile(r"http2\.(?!stream_refused)|premature|protocol_error|cx_
 class Case:
     """One client connection.
 
-    ``client``: what it does after the preface and ``hello`` (none of both if that is None); ``backend``: what each of
-    the connections to the backend does. ``end``: ``ping`` asks whether the connection goes on; ``read`` waits for its
-    end; ``leave`` closes at once. ``without``: what of the outcome is not compared, for it is chance in Envoy itself.
+    ``client``: what it does, by HTTP/2 after the preface and ``hello`` (none of both if that is None); ``backend``:
+    what each of the connections to the backend does. ``end``: ``ping`` asks whether the connection goes on (HTTP/1.1
+    cannot); ``read`` waits for its end; ``leave`` closes at once. ``without``: what of the outcome is not compared,
+    for it is chance in Envoy itself.
     ``flood``: how far it comes before it is ended is chance, so only the manner of the end is compared.
     """
 
@@ -102,6 +105,9 @@ class _Playing:
         self.peer: Peer | None = None
 
     def play(self, port: int) -> None:
+        if self.case.setup.downstream == "h1":
+            self._play_plain(port)
+            return
         case, outcome = self.case, self.outcome
         self.peer = peer = Peer.dial(port)
         if case.hello is not None:
@@ -120,6 +126,21 @@ class _Playing:
         outcome.summary = summary(outcome)
         if peer.fate != "left":
             peer.close()
+
+    def _play_plain(self, port: int) -> None:
+        case, outcome = self.case, self.outcome
+        assert case.end != "ping", case.name
+        peer = Plain(socket.create_connection((LOOPBACK, port), timeout=WAIT))
+        outcome.missed = tuple(perform(case.client, peer, self.board))
+        if case.end == "read" and not peer.fate:
+            peer.over()
+        outcome.fate = peer.fate or "open"
+        messages, rest = responses(bytes(peer.data), ended=peer.fate == "closed")
+        outcome.client = (*(message.shown() for message in messages), rest)
+        parts = [f"{message.status} {message.body.decode()}".strip() for message in messages]
+        outcome.summary = " | ".join([*parts, *([rest.decode()] if rest else []), outcome.fate])
+        if peer.fate != "left":
+            peer.socket.close()
 
     def finish(self) -> None:
         connections = self.backend.finish()

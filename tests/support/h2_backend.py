@@ -133,6 +133,9 @@ class Backend:
                 body = b"" if found[0].first.startswith(b"HEAD ") else serve.body
                 peer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(serve.body), body))
         peer.drain()
+        if peer.fate == "closed":
+            # Whoever ended one half of a tunnel waits for the other one.
+            peer.socket.close()
 
     def _goes_on(self, peer: Peer | Plain) -> bool:
         """Wait for something to come; false when the case is over or the connection is."""

@@ -185,7 +185,7 @@ def test_a_successor_of_another_type_starts_empty() -> None:
     [
         ("connection", "upstream_cx_overflow"),
         ("pending", "upstream_rq_pending_overflow"),
-        ("request", "upstream_rq_pending_overflow"),
+        ("request", "upstream_rq_active_overflow"),
         ("retry", "upstream_rq_retry_overflow"),
     ],
 )
