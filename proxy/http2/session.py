@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
+from proxy.http2 import codec as codecs
 from proxy.http2 import events
-from proxy.http2.codec import Codec, CodecError, dispatch_table
-from proxy.http2.errors import ConnectionStateError
-from proxy.http2.frames import FrameInspector
+from proxy.http2.codec import Codec, CodecError
+from proxy.http2.errors import ConnectionStateError, StreamUnavailableError
+from proxy.http2.frames import Breach, Flood, FrameInspector
 from proxy.http2.limits import MAX_HEADER_BLOCK_SIZE, FloodLimits
-from proxy.http2.options import Options
+from proxy.http2.options import MAX_WINDOW, ErrorCode, Options
 from proxy.model.http2 import PREMATURE_RESETS, Http2Options, PrematureResets
 
 HIGH: Final = 256 * 1024
@@ -23,6 +24,10 @@ LOW: Final = 128 * 1024
 """Bytes at which it may go on."""
 PULL: Final = 1 << 20
 """Bytes that are taken from the codec at one time where more wait; in between the transport says whether it is full."""
+_BREACHES: Final[dict[str, int]] = {
+    "stream_closed": ErrorCode.STREAM_CLOSED,
+    "protocol_error": ErrorCode.PROTOCOL_ERROR,
+}
 
 
 def engine_options(options: Http2Options, max_headers_kb: int) -> Options:
@@ -155,7 +160,7 @@ class Session:
         self._answers_allowed = limits.max_outbound_control_frames
         self._on_flood = on_flood
         self._flusher = flusher
-        self._handlers = dispatch_table(
+        self._handlers = codecs.dispatch_table(
             {
                 **_IGNORED,
                 events.PingReceived: self._answered,
@@ -178,10 +183,14 @@ class Session:
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the peer. Raises what the codec raises for a connection that cannot go on."""
-        flood = self.inspector.inspect(data)
-        if flood is not None:
-            self._on_flood(flood)
-            return
+        verdict = self.inspector.inspect(data)
+        if verdict is not None:
+            if verdict != "grant":
+                self._end(verdict)
+                return
+            data = self._judge_grants(data)
+            if self.closed:
+                return
         self.codec.receive_data(data)
         self._dispatch()
         if self.blocked and self._is_flood_of_answers():
@@ -189,6 +198,37 @@ class Session:
             return
         if not self.dirty:
             self._flusher.mark(self)
+
+    def _end(self, verdict: Flood | Breach) -> None:
+        code = _BREACHES.get(verdict)
+        if code is None:
+            self._on_flood(verdict)
+        else:
+            self.terminate(code)
+
+    def _judge_grants(self, data: bytes) -> bytes:
+        """Reset streams whose window cannot take what it is given (RFC 9113 section 6.9.1); the codec would end the
+        connection. What of ``data`` is left for the codec."""
+        codec = self.codec
+        grants = self.inspector.grants
+        self.inspector.grants = []
+        taken = 0
+        for at, number, increment in grants:
+            if at > taken:
+                codec.receive_data(data[taken:at])
+                taken = at
+                self._dispatch()
+            try:
+                window = codec.stream_remote_window_size(number)
+            except StreamUnavailableError:
+                continue
+            if window + increment > MAX_WINDOW:
+                codec.reset_stream(number, ErrorCode.FLOW_CONTROL_ERROR)
+                # Only when it is sent the stream is over for the codec.
+                self.flush()
+            if self.closed:
+                break
+        return data[taken:]
 
     def _is_flood_of_answers(self) -> bool:
         """Whether a peer that does not read has made us answer too often: each PING and SETTINGS is acknowledged, and
