@@ -189,10 +189,14 @@ class Session:
                 self._end(verdict)
                 return
             data = self._judge_grants(data)
-            if self.closed:
+            if not data:
                 return
         self.codec.receive_data(data)
         self._dispatch()
+        if self._answers > self._answers_allowed and not self.blocked:
+            # Much may be read before the loop's turn ends. Only written answers can block.
+            self._answers = 0
+            self.flush()
         if self.blocked and self._is_flood_of_answers():
             self._on_flood("outbound_control_flood")
             return
@@ -208,7 +212,7 @@ class Session:
 
     def _judge_grants(self, data: bytes) -> bytes:
         """Reset streams whose window cannot take what it is given (RFC 9113 section 6.9.1); the codec would end the
-        connection. What of ``data`` is left for the codec."""
+        connection. What of ``data`` is left for the codec; nothing if the connection is over."""
         codec = self.codec
         grants = self.inspector.grants
         self.inspector.grants = []
@@ -218,6 +222,8 @@ class Session:
                 codec.receive_data(data[taken:at])
                 taken = at
                 self._dispatch()
+                if self.closed:
+                    return b""
             try:
                 window = codec.stream_remote_window_size(number)
             except StreamUnavailableError:
@@ -226,8 +232,8 @@ class Session:
                 codec.reset_stream(number, ErrorCode.FLOW_CONTROL_ERROR)
                 # Only when it is sent the stream is over for the codec.
                 self.flush()
-            if self.closed:
-                break
+                if self.closed or not codec.want_read:
+                    return b""
         return data[taken:]
 
     def _is_flood_of_answers(self) -> bool:
@@ -237,8 +243,7 @@ class Session:
         return self._answers + opened > self._answers_allowed
 
     def _answered(self, event: events.Event) -> None:
-        if self.blocked:
-            self._answers += 1
+        self._answers += 1
 
     def _dispatch(self) -> None:
         handlers = self._handlers
