@@ -20,7 +20,8 @@ What a client must not send (RFC 9113), and nghttp2 ignores:
 - ``protocol_error``: HEADERS with the number of a stream that was skipped (section 5.1.1), PRIORITY of stream 0
   (section 6.3), PRIORITY of a stream on itself (RFC 7540 section 5.3.1).
 
-``grant`` is no breach: in ``grants`` there is WINDOW_UPDATE that may be more than its stream's window can take.
+``grant`` is no breach: in ``grants`` there is WINDOW_UPDATE of 2**24 or more, which its stream's window may not take.
+Of smaller ones the codec judges.
 """
 
 from __future__ import annotations
