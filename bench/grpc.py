@@ -1,4 +1,4 @@
-"""gRPC over HTTP/2: CPU of each side for a unary call, many streams at a time and one, and for large messages.
+"""gRPC over HTTP/2: CPU and calls a second, many streams at a time and one; CPU and GB a second of large messages.
 
 h2load -> outbound -(mutual TLS)-> inbound -> server, on one connection each. On: mutual TLS, JSON log to a file,
 statistics, RBAC on the caller, retries, request ids. Only Tulle and Envoy are compared.
@@ -24,8 +24,11 @@ METRICS = (
     Metric("grpc.rate", "gRPC unary through the pair, 100 streams", "calls/s", better="higher"),
     Metric("grpc.outbound_single", "gRPC unary, one stream, outbound CPU", "µs/call", ratio=1.0),
     Metric("grpc.inbound_single", "gRPC unary, one stream, inbound CPU", "µs/call", ratio=1.0),
+    Metric("grpc.rate_single", "gRPC unary through the pair, one stream", "calls/s", better="higher"),
     Metric("grpc.down", "100 MB response over HTTP/2 through the pair, CPU", "s/GB", ratio=1.2),
     Metric("grpc.up", "100 MB request over HTTP/2 through the pair, CPU", "s/GB", ratio=1.2),
+    Metric("grpc.down_rate", "100 MB response over HTTP/2 through the pair", "GB/s", better="higher"),
+    Metric("grpc.up_rate", "100 MB request over HTTP/2 through the pair", "GB/s", better="higher"),
 )
 
 
@@ -61,8 +64,7 @@ def _small(site: Site) -> dict[str, Rounds]:
                 after = pair.cpu()
                 found[f"grpc.outbound{suffix}"] = (after[0] - before[0]) / done.requests * 1e6
                 found[f"grpc.inbound{suffix}"] = (after[1] - before[1]) / done.requests * 1e6
-                if not suffix:
-                    found["grpc.rate"] = done.per_second
+                found[f"grpc.rate{suffix}"] = done.per_second
             return found
 
         for pair in pairs.values():
@@ -87,8 +89,9 @@ def _large(site: Site) -> dict[str, Rounds]:
             for way, pair in own.items():
                 _, message, answer = ways[way]
                 before = pair.cpu()
-                h2load.run(pair.port, message, answer=answer, streams=1, requests=times)
+                done = h2load.run(pair.port, message, answer=answer, streams=1, requests=times)
                 found[f"grpc.{way}"] = (sum(pair.cpu()) - sum(before)) / (times * LARGE) * 1e9
+                found[f"grpc.{way}_rate"] = done.per_second * LARGE / 1e9
             return found
 
         return interleave(site.few, pairs, load)

@@ -176,6 +176,7 @@ class ControlPlane:
             trust_domain=config.trust_domain,
             mesh_domain=config.mesh_domain,
             dns_resolvers=config.dns_resolvers,
+            h2_upgrade_policy=config.h2_upgrade_policy,
         )
 
     async def _serve_xds(

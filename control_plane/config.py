@@ -9,6 +9,7 @@ from pathlib import Path
 
 from control_plane.addresses import HostPort
 from control_plane.api.limits import Limits
+from control_plane.translate.settings import H2UpgradePolicy
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -37,6 +38,7 @@ class ControlPlaneConfig:
     advertise: tuple[str, ...] = ()
     service_cidr: Network = SERVICE_CIDR
     dns_resolvers: tuple[str, ...] = ()
+    h2_upgrade_policy: H2UpgradePolicy = "DO_NOT_UPGRADE"
     svid_lifetime: timedelta = timedelta(hours=24)
     ca_passphrase_file: Path | None = None
     keep_revisions: int = 10_000

@@ -89,6 +89,13 @@ _CIDR = _Parsed("CIDR", ipaddress.ip_network)
     metavar="IP:PORT",
     help="Whom sidecars ask for SRV records; repeat for several.  [default: the resolvers of their host]",
 )
+@click.option(
+    "--h2-upgrade-policy",
+    type=click.Choice(["DO_NOT_UPGRADE", "UPGRADE"]),
+    default="DO_NOT_UPGRADE",
+    show_default=True,
+    help="Whether HTTP/1.1 requests share HTTP/2 connections between sidecars: fewer connections for more CPU.",
+)
 @click.option("--service-cidr", type=_CIDR, default="10.96.0.0/16", show_default=True, help="For clusterIPs.")
 @click.option(
     "--ca-passphrase-file",

@@ -43,7 +43,7 @@ def service_cluster(
 ) -> Any:
     """The cluster of one port of a service. ``endpoints`` as far as the view knows them."""
     cluster = _cluster(names.outbound_cluster(port.number, service.hostname), mark, settings)
-    http2 = http2_to_service(port.protocol)
+    http2 = http2_to_service(port.protocol, endpoints, settings.h2_upgrade_policy)
     if http2:
         speak_http2(cluster)
     if service.resolution is Resolution.PASSTHROUGH:

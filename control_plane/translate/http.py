@@ -19,6 +19,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from google.protobuf import struct_pb2
 
+from control_plane.translate.http_version import HTTP2_OPTIONS
 from control_plane.translate.pack import ADS, boolean, duration, packed
 
 LOG_FIELDS = {
@@ -102,6 +103,7 @@ def _http_filter(manager: Any, policy_filters: Sequence[Any], log: Any) -> Any:
     manager.path_with_escaped_slashes_action = "KEEP_UNCHANGED"
     manager.access_log.append(log)
     manager.upgrade_configs.add(upgrade_type="websocket")
+    manager.http2_protocol_options.CopyFrom(HTTP2_OPTIONS)
     manager.http_filters.extend(policy_filters)
     manager.http_filters.append(
         hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=packed(router_pb2.Router()))

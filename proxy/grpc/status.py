@@ -68,6 +68,8 @@ def parse(value: bytes | None, *, user_defined: bool = False) -> int | None:
 
     One above ``MAXIMUM_KNOWN`` is ``INVALID`` as well, unless ``user_defined``.
     """
+    if value == b"0":
+        return OK
     if not value:
         return None
     number = unsigned(value)

@@ -324,10 +324,15 @@ class Inbound(Core):
         if len(frame) > 9 + 6 * MAX_SETTINGS:
             self._end(ErrorCode.ENHANCE_YOUR_CALM)
             return
-        settings = {
-            int.from_bytes(frame[at : at + 2], "big"): int.from_bytes(frame[at + 2 : at + 6], "big")
+        entries = [
+            (int.from_bytes(frame[at : at + 2], "big"), int.from_bytes(frame[at + 2 : at + 6], "big"))
             for at in range(9, len(frame) - 5, 6)
-        }
+        ]
+        settings = dict(entries)
+        sizes = [value for identifier, value in entries if identifier == Setting.HEADER_TABLE_SIZE]
+        if sizes and min(sizes) < sizes[-1]:
+            # RFC 7541 section 4.2: the smallest must be acknowledged, too. h2 sees only the last.
+            self._h2.encoder.header_table_size = min(sizes)
         self._through_h2(frame)
         if self._last_goaway is not None:
             return

@@ -6,13 +6,14 @@ gone; whoever receives one says when it was used, and the peer's window opens by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from proxy.http2 import codec as codecs
 from proxy.http2 import events
 from proxy.http2.codec import Codec, CodecError
-from proxy.http2.errors import ConnectionStateError, StreamUnavailableError
+from proxy.http2.errors import ConnectionStateError, StreamProtocolError, StreamUnavailableError
+from proxy.http2.events import Header
 from proxy.http2.frames import Breach, Flood, FrameInspector
 from proxy.http2.limits import MAX_HEADER_BLOCK_SIZE, FloodLimits
 from proxy.http2.options import MAX_WINDOW, ErrorCode, Options
@@ -28,6 +29,8 @@ _BREACHES: Final[dict[str, int]] = {
     "stream_closed": ErrorCode.STREAM_CLOSED,
     "protocol_error": ErrorCode.PROTOCOL_ERROR,
 }
+
+_ENDED: Final = (ConnectionStateError, StreamProtocolError)
 
 
 def engine_options(options: Http2Options, max_headers_kb: int) -> Options:
@@ -118,8 +121,9 @@ class Flusher:
 class Session:
     """One connection's codec. ``dirty``: it is to be flushed; ``blocked``: the transport takes no more.
 
-    ``handlers`` maps classes of events to what is called with them. ``on_flushed`` is called when all was written that
-    could be.
+    ``waiting`` are the events that come after the one that is handled, the next one last; a handler may take that one
+    off, and handle it itself. ``handlers`` maps classes of events to what is called with them. ``on_flushed`` is called
+    when all was written that could be.
     """
 
     __slots__ = (
@@ -138,6 +142,7 @@ class Session:
         "codec",
         "dirty",
         "inspector",
+        "waiting",
     )
 
     def __init__(
@@ -175,6 +180,7 @@ class Session:
         self.dirty = False
         self.blocked = False
         self.closed = False
+        self.waiting: list[Any] = []
 
     def mark(self) -> None:
         """There is something to send."""
@@ -184,14 +190,19 @@ class Session:
     def receive(self, data: bytes) -> None:
         """Take bytes of the peer. Raises what the codec raises for a connection that cannot go on."""
         verdict = self.inspector.inspect(data)
-        if verdict is not None:
-            if verdict != "grant":
-                self._end(verdict)
-                return
-            data = self._judge_grants(data)
-            if not data:
-                return
-        self.codec.receive_data(data)
+        if verdict is not None and verdict != "grant":
+            self._end(verdict)
+            return
+        try:
+            if verdict is not None:
+                data = self._judge_grants(data)
+                if not data:
+                    return
+            self.codec.receive_data(data)
+        except CodecError:
+            # What came before was in order.
+            self._dispatch()
+            raise
         self._dispatch()
         if self._answers > self._answers_allowed and not self.blocked:
             # Much may be read before the loop's turn ends. Only written answers can block.
@@ -247,7 +258,10 @@ class Session:
 
     def _dispatch(self) -> None:
         handlers = self._handlers
-        for event in self.codec.events():
+        self.waiting = waiting = self.codec.events()
+        waiting.reverse()
+        while waiting:
+            event = waiting.pop()
             handle = handlers.get(event.__class__)
             if handle is not None:
                 handle(event)
@@ -290,11 +304,34 @@ class Session:
         self.blocked = False
         self.flush()
 
+    # What is said of a stream. The codec may know that the stream or the connection has ended when its events, which
+    # tell us, are not dispatched yet: what is said then goes nowhere, and the events come.
+
+    def respond(self, number: int, fields: Iterable[Header], end: bool) -> None:
+        """Send the head of a response."""
+        try:
+            self.codec.send_response(number, fields, end_stream=end)
+        except _ENDED:
+            return
+        if not self.dirty:
+            self._flusher.mark(self)
+
+    def inform(self, number: int, fields: Iterable[Header]) -> None:
+        """Send the head of an interim response."""
+        try:
+            self.codec.send_informational_response(number, fields)
+        except _ENDED:
+            return
+        self.mark()
+
     def send(self, sender: Sender, data: bytes, end: bool) -> None:
         """Queue a piece of a body."""
         number = sender.id
         codec = self.codec
-        codec.send_data(number, data, end_stream=end)
+        try:
+            codec.send_data(number, data, end_stream=end)
+        except _ENDED:
+            return
         self.inspector.data_frames_sent += 1 + (len(data) >> 14)
         if not self.dirty:
             self._flusher.mark(self)
@@ -302,6 +339,32 @@ class Session:
         if queued > LOW and (queued > HIGH or self.blocked) and number not in self._full:
             self._full[number] = sender
             sender.filled()
+
+    def trail(self, number: int, fields: Iterable[Header]) -> None:
+        """End a stream with trailers."""
+        try:
+            self.codec.send_trailers(number, fields)
+        except _ENDED:
+            return
+        if not self.dirty:
+            self._flusher.mark(self)
+
+    def used(self, number: int, size: int) -> None:
+        """Give back ``size`` bytes of the windows."""
+        try:
+            self.codec.acknowledge_received_data(size, number)
+        except _ENDED:
+            return
+        if not self.dirty:
+            self._flusher.mark(self)
+
+    def reset(self, number: int, code: int) -> None:
+        """End a stream at once."""
+        try:
+            self.codec.reset_stream(number, code)
+        except _ENDED:
+            return
+        self.mark()
 
     def say_goodbye(self) -> bool:
         """Send GOAWAY; false if the connection is over for the codec, as it is when the peer has said it first."""

@@ -174,7 +174,7 @@ class HttpEdge:
             scheme=exchange.down.added[b"x-forwarded-proto"],
             target=wanted or head.target,
             authority=host or head.host or b"",
-            strip=strip | HAS_FRAMING,
+            strip=strip,
             extra=extra + more if more else extra,
             also=also,
             protocol=head.get(b"upgrade") if exchange.upgrade and not exchange.connect else None,

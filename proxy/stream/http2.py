@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
+from random import random
 from time import monotonic
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from proxy.http1.head import Head
 from proxy.http2 import codec as codecs
 from proxy.http2 import events
 from proxy.http2.head import read_request, response_fields
+from proxy.http2.keepalive import Keepalive
 from proxy.http2.resets import PrematureResets
 from proxy.http2.session import Session, engine_options, flood_limits
 from proxy.model.connection import ConnectionInfo
@@ -35,6 +37,7 @@ _NO_ERROR: Final = 0
 _PROTOCOL_ERROR: Final = 1
 _INTERNAL_ERROR: Final = 2
 _FLOW_CONTROL_ERROR: Final = 3
+_CONNECT_ERROR: Final = 10
 _ENHANCE_YOUR_CALM: Final = 11
 _MALFORMED: Final = "http2.invalid.header.field"
 _BROKEN: Final = "codec_error"
@@ -132,41 +135,32 @@ class Http2Stream:
         return self._connection.client_certificate_line(received)
 
     def send_continue(self) -> None:
-        session = self._connection.session
-        session.codec.send_informational_response(self.id, _CONTINUE)
-        session.mark()
+        self._connection.session.inform(self.id, _CONTINUE)
 
     def send_informational(self, head: Head) -> None:
         fields = response_fields(head, head.status, strip=HAS_HOP_BY_HOP, extra=b"", also=_NO_FIELDS)
-        session = self._connection.session
-        session.codec.send_informational_response(self.id, fields)
-        session.mark()
+        self._connection.session.inform(self.id, fields)
 
     def send_response(self, exchange: HttpExchange, head: Head, body: bytes, done: bool, now: float) -> None:
         fields = self.edge.response_fields(exchange, head, now)
         session = self._connection.session
-        session.codec.send_response(self.id, fields, end_stream=done and not body)
+        session.respond(self.id, fields, done and not body)
         if body:
             session.send(self, body, done)
-        elif not session.dirty:
-            session.mark()
 
     def send_body(self, data: bytes, done: bool) -> None:
         self._connection.session.send(self, data, done)
 
     def send_trailers(self, fields: Fields) -> None:
-        session = self._connection.session
-        session.codec.send_trailers(self.id, fields)
-        session.mark()
+        self._connection.session.trail(self.id, fields)
 
     def send_reply(self, exchange: HttpExchange, reply: Reply, edits: tuple[HeaderEdits | None, ...]) -> None:
         fields = self.edge.local_fields(exchange, reply, edits)
         body = b"" if exchange.is_head else reply.body
         session = self._connection.session
-        session.codec.send_response(self.id, fields, end_stream=not body)
+        session.respond(self.id, fields, not body)
         if body:
             session.send(self, body, True)
-        session.mark()
 
     def hold_for_upstream(self) -> None:
         self._held = True
@@ -186,8 +180,13 @@ class Http2Stream:
         if self.ended and not self.exchange.done:
             self.exchange.tunnel_ended()
 
+    def drain(self) -> None:
+        self._connection.drain()
+
     def cut_off(self) -> None:
-        self._connection.reset(self, _INTERNAL_ERROR)
+        # RFC 9113 section 8.5.
+        lost = self.exchange.tunnel and "UC" in self.exchange.flags
+        self._connection.reset(self, _CONNECT_ERROR if lost else _INTERNAL_ERROR)
 
     def exchange_done(self, exchange: HttpExchange) -> None:
         self._connection.stream_done(self)
@@ -199,6 +198,7 @@ class Http2Downstream(ClientConnection):
     __slots__ = (
         "_goaway_at",
         "_h2_stats",
+        "_keepalive",
         "_last",
         "_requests",
         "_reset_by_client",
@@ -242,6 +242,7 @@ class Http2Downstream(ClientConnection):
                 events.StreamReset: self._reset,
                 events.StreamClosed: self._stream_closed,
                 events.GoAwayReceived: self._goaway,
+                events.PingAcknowledged: self._pong,
                 events.ConnectionClosed: self._ended,
             },
             self.write,
@@ -252,6 +253,8 @@ class Http2Downstream(ClientConnection):
             server=True,
         )
         self._resets = PrematureResets(limits)
+        keepalive = http.config.http2.connection_keepalive
+        self._keepalive = None if keepalive is None else Keepalive(keepalive, state.now, random)
 
     @property
     def busy(self) -> bool:
@@ -279,6 +282,8 @@ class Http2Downstream(ClientConnection):
         self._http.stats.downstream_cx_rx_bytes_total += len(data)
         if self._lingering or self._closed:
             return
+        if self._keepalive is not None:
+            self._keepalive.heard(self.state.now)
         try:
             self.session.receive(data)
         except codecs.CodecError as error:
@@ -302,8 +307,7 @@ class Http2Downstream(ClientConnection):
     def used(self, number: int, size: int) -> None:
         """Open the windows by ``size`` bytes."""
         if size and not self._closed:
-            self.session.codec.acknowledge_received_data(size, number)
-            self.session.mark()
+            self.session.used(number, size)
 
     def reset(self, stream: Http2Stream, code: int) -> None:
         """End a stream at once."""
@@ -312,8 +316,7 @@ class Http2Downstream(ClientConnection):
             if self.session.dirty:
                 # What was said before goes first: the codec would drop it.
                 self.session.flush()
-            self.session.codec.reset_stream(stream.id, code)
-            self.session.mark()
+            self.session.reset(stream.id, code)
             self._forget(stream)
 
     def stream_done(self, stream: Http2Stream) -> None:
@@ -353,13 +356,27 @@ class Http2Downstream(ClientConnection):
         stream = Http2Stream(self, number, ended)
         self.streams[number] = stream
         self._h2_stats.streams_active += 1
-        # What follows a request for a tunnel is no part of it.
-        done = ended or bool(head.flags & UPGRADE) or head.method == b"CONNECT"
-        stream.exchange = exchange = HttpExchange(stream, http, head, done)
+        stream.exchange = exchange = HttpExchange(stream, http, head, ended)
         limit = http.config.max_requests_per_connection
         if limit and self._requests >= limit and self.keep:
             http.stats.downstream_cx_max_requests_reached += 1
             self.drain()
+        waiting = self.session.waiting
+        if waiting and not ended and not head.flags & UPGRADE and head.method != b"CONNECT":
+            following = waiting[-1]
+            if (
+                following.__class__ is events.DataReceived
+                and following.stream_id == number
+                and following.end_stream
+            ):
+                # All of a small message is there: it goes to the upstream in one go.
+                size = len(following.data)
+                exchange.run(following.data, size, ended=True)
+                if exchange.request_done:
+                    waiting.pop()
+                    stream.ended = True
+                    self.used(number, size)
+                return
         exchange.run(b"", 0)
 
     def _data(self, event: events.DataReceived) -> None:
@@ -433,6 +450,10 @@ class Http2Downstream(ClientConnection):
     def _goaway(self, event: events.GoAwayReceived) -> None:
         self.keep = False
 
+    def _pong(self, event: events.PingAcknowledged) -> None:
+        if self._keepalive is not None:
+            self._keepalive.answered(self.state.now)
+
     def _ended(self, event: events.ConnectionClosed) -> None:
         if not self._closed and not self._lingering:
             if event.error_code:
@@ -467,6 +488,14 @@ class Http2Downstream(ClientConnection):
         if self._lingering:
             self._sweep_closing(now)
             return
+        if self._keepalive is not None and (due := self._keepalive.due(now)):
+            if due == "lost":
+                self._h2_stats.keepalive_timeout += 1
+                self._abandon(why="http2_ping_timeout")
+                self.abort()
+                return
+            self.session.codec.ping()
+            self.session.mark()
         config = self._http.config
         longest = config.max_connection_duration
         idle_timeout = self._http.idle_timeout
@@ -496,15 +525,13 @@ class Http2Downstream(ClientConnection):
         """A request that no head could be made of."""
         self._h2_stats.rx_messaging_error += 1
         self._without_head(number).downstream_broke(_MALFORMED)
-        self.session.codec.reset_stream(number, _PROTOCOL_ERROR)
-        self.session.mark()
+        self.session.reset(number, _PROTOCOL_ERROR)
         self._misbehaved()
 
     def _overflow(self, number: int, details: str) -> None:
         """A request of more fields than ``max_headers_count``, or larger than ``max_request_headers_kb``."""
         self._h2_stats.tx_reset += 1
-        self.session.codec.reset_stream(number, _INTERNAL_ERROR)
-        self.session.mark()
+        self.session.reset(number, _INTERNAL_ERROR)
         self._without_head(number).downstream_reset(details)
 
     def _without_head(self, number: int) -> HttpExchange:
@@ -553,8 +580,9 @@ class Http2Downstream(ClientConnection):
         if not self._closed:
             self._linger()
 
-    def _abandon(self, details: str = "") -> None:
-        """Every exchange has lost its client. ``details``: of the breach of the protocol that ended it."""
+    def _abandon(self, details: str = "", *, why: str = "") -> None:
+        """Every exchange has lost its client. ``details``: of the breach of the protocol that ended it; ``why`` it was
+        ended without one."""
         streams = list(self.streams.values())
         self.streams.clear()
         self._h2_stats.streams_active -= len(streams)
@@ -566,7 +594,7 @@ class Http2Downstream(ClientConnection):
             if details:
                 stream.exchange.downstream_broke(details)
             else:
-                stream.exchange.downstream_lost(remote=False)
+                stream.exchange.downstream_lost(remote=False, why=why)
 
     def _forget(self, stream: Http2Stream) -> None:
         del self.streams[stream.id]
@@ -584,8 +612,7 @@ class Http2Downstream(ClientConnection):
             codec = self.session.codec
             for number in [number for number in self._unread if not codec.queued_body_size(number)]:
                 self._unread.discard(number)
-                codec.reset_stream(number, _NO_ERROR)
-                self.session.mark()
+                self.session.reset(number, _NO_ERROR)
 
     def _gone(self, *, remote: bool) -> None:
         if self._closed:

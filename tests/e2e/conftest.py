@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,12 @@ WEB = "http://web.shop.mesh.local/"
 class Mesh(PodWorld):
     """The demo's world with shorthands for tests."""
 
-    def start(self, *names: str) -> None:
-        """Start the control plane, DNS, and a workload with app and sidecar for each of ``names``."""
+    def start(self, *names: str, options: Sequence[str] = ()) -> None:
+        """Start the control plane with further ``options``, DNS, and a workload with app and sidecar for each of
+        ``names``."""
         for name in names:
             self.workload(name)
-        self.start_control_plane()
+        self.start_control_plane(*options)
         self.apply(manifests.SERVICES, "services.yaml")
         self.start_dns(
             manifests.zone({"web.shop.mesh.local": "10.96.0.10", "pay.legacy.test": "10.96.200.1"}, {})

@@ -6,7 +6,6 @@ engine, and also where the listener finds out by itself what the client speaks.
 
 from __future__ import annotations
 
-import datetime
 import re
 import subprocess
 import xml.etree.ElementTree as ET
@@ -18,10 +17,9 @@ from pathlib import Path
 import pytest
 
 from proxy.http2.codec import ENGINES
-from tests.fakes import pki
 from tests.support import built_tools
 from tests.support.h2_backend import Backend
-from tests.support.h2_document import H1, Setup, document
+from tests.support.h2_document import H1, Setup, document, tls
 from tests.support.h2_script import Board, Serve
 from tests.support.two_proxies import ENVOY, envoy_of, tulle_of
 
@@ -97,7 +95,7 @@ def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     directory = tmp_path_factory.mktemp("h2spec")
     # Some of the windows that it makes are larger than a short body.
     backend = Backend("h1", (), Board(), otherwise=(Serve(body=b"x" * 100),))
-    setup = Setup(transport=_tls()) if how == "TLS" else H1
+    setup = Setup(transport=tls()) if how == "TLS" else H1
     if how == "AUTO":
         setup = replace(setup, manager={"codec_type": "AUTO"})
     log = directory / "access"
@@ -108,18 +106,6 @@ def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             backend.finish()
     finally:
         backend.close()
-
-
-def _tls() -> dict[str, object]:
-    now = datetime.datetime.now(datetime.UTC)
-    leaf = pki.make(not_before=now - datetime.timedelta(hours=1), not_after=now + datetime.timedelta(hours=1))
-    certificate = {
-        "certificate_chain": {"inline_string": leaf.pem},
-        "private_key": {"inline_string": leaf.key_pem.decode()},
-    }
-    common = {"alpn_protocols": ["h2"], "tls_certificates": [certificate]}
-    kind = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
-    return {"name": "tls", "typed_config": {"@type": kind, "common_tls_context": common}}
 
 
 def _run(tool: Path, port: int, path: Path, *, tls: bool) -> dict[str, dict[str, str]]:

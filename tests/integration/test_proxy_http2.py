@@ -251,6 +251,48 @@ async def test_a_host_that_goes_away_finishes_what_it_took_and_gets_no_more() ->
         await eventually(lambda: it.cluster_stats("up").upstream_cx_active == 1)
 
 
+async def test_a_response_with_the_goodbye_in_one_read_is_whole() -> None:
+    """Then the connection is over for the codec before anybody was told of the response."""
+
+    async def serve(peer: Http2Peer, number: int, stream: Stream) -> None:
+        peer.h2.send_response(number, [(b":status", b"200")])
+        peer.h2.send_data(number, b"all of it")
+        peer.h2.send_trailers(number, [(b"grpc-status", b"0")])
+        peer.h2.send_goaway()
+        peer.flush()
+
+    async with http2_backend(serve) as app, through(app.port) as it:
+        client = await dial_http2(it.port)
+        for _ in range(3):
+            answer = await client.response(client.request())
+            assert bytes(answer.body) == b"all of it"
+            assert answer.trailers == {"grpc-status": "0"} and answer.reset is None
+        assert it.cluster_stats("up").upstream_cx_protocol_error == 0
+        await eventually(lambda: it.cluster_stats("up").upstream_cx_active == 0)
+
+
+async def test_a_response_before_the_end_of_its_connection_is_whole() -> None:
+    """The codec can say nothing more after a head above its limit; but the response in the same read was in order."""
+    asked: list[int] = []
+
+    async def serve(peer: Http2Peer, number: int, stream: Stream) -> None:
+        asked.append(number)
+        if len(asked) == 2:
+            peer.h2.send_response(asked[0], [(b":status", b"200")], end_stream=True)
+            # A field of 4,000 bytes, and 400 times the same by its index.
+            block = b"\x88\x40\x01x\x7f\xa1\x1e" + b"a" * 4000 + b"\xbe" * 400
+            head = len(block).to_bytes(3) + b"\x01\x05" + asked[1].to_bytes(4)
+            peer.writer.write(peer.h2.data_to_send() + head + block)
+
+    async with http2_backend(serve) as app, through(app.port) as it:
+        client = await dial_http2(it.port)
+        first, second = client.request(), client.request()
+        assert (await client.response(first)).fields[":status"] == "200"
+        assert (await client.response(second)).fields[":status"] == "502"
+        assert it.cluster_stats("up").upstream_cx_protocol_error == 1
+        await eventually(lambda: it.cluster_stats("up").upstream_cx_active == 0)
+
+
 async def test_refused_streams_are_tried_again() -> None:
     async def serve(peer: Http2Peer, number: int, stream: Stream) -> None:
         if len(peer.streams) == 1:

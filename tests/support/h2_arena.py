@@ -8,6 +8,7 @@ RST a connection ends. Nothing else is.
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tests.support.h2_backend import HELLO, Backend
+from tests.support.h2_backend import HELLO, Backend, Connection
 from tests.support.h2_document import H1, Setup, document
 from tests.support.h2_frames import PREFACE, settings
 from tests.support.h2_script import Board, Plain, Script, perform, status
 from tests.support.raw_h2 import WAIT, Event, Peer
-from tests.support.raw_http import MASKED, requests
+from tests.support.raw_http import MASKED, requests, responses
 from tests.support.two_proxies import Proxy, envoy_of, tulle_of
 
+LOOPBACK = "127.0.0.1"
 SIDES = ("envoy", "tulle")
 """Who plays. With ``tulle`` among them every case is also compared."""
 TOGETHER = 60
@@ -33,7 +35,7 @@ _VARIES = MASKED | {b"x-envoy-expected-rq-timeout-ms"}
 """What is left of a route's timeout when a request is sent again is chance."""
 _COUNTED = re.compile(
     r"^(?P<scope>http2|(?:http|cluster)\.case\d+)\.(?!.*(?:bytes|_time|_ms|update|membership|warming|version|config|"
-    r"circuit_breakers|lb_|max_host_weight|_active|external|internal|assignment|default\.|zone|pending_send|"
+    r"circuit_breakers|lb_|max_host_weight|_active(?!_overflow)|external|internal|assignment|default\.|zone|pending_send|"
     r"deferred|_length|_rq_completed|_cx_http[12]|nghttp2_|retry_open))"
     r"(?P<name>[^:]+): (?P<value>[1-9]\d*)$"
 )
@@ -44,9 +46,10 @@ _OF_FLOODS = re.compile(r"http2\.(?!stream_refused)|premature|protocol_error|cx_
 class Case:
     """One client connection.
 
-    ``client``: what it does after the preface and ``hello`` (none of both if that is None); ``backend``: what each of
-    the connections to the backend does. ``end``: ``ping`` asks whether the connection goes on; ``read`` waits for its
-    end; ``leave`` closes at once. ``without``: what of the outcome is not compared, for it is chance in Envoy itself.
+    ``client``: what it does, by HTTP/2 after the preface and ``hello`` (none of both if that is None); ``backend``:
+    what each of the connections to the backend does. ``end``: ``ping`` asks whether the connection goes on (HTTP/1.1
+    cannot); ``read`` waits for its end; ``leave`` closes at once. ``without``: what of the outcome is not compared,
+    for it is chance in Envoy itself.
     ``flood``: how far it comes before it is ended is chance, so only the manner of the end is compared.
     """
 
@@ -102,6 +105,9 @@ class _Playing:
         self.peer: Peer | None = None
 
     def play(self, port: int) -> None:
+        if self.case.setup.downstream == "h1":
+            self._play_plain(port)
+            return
         case, outcome = self.case, self.outcome
         self.peer = peer = Peer.dial(port)
         if case.hello is not None:
@@ -121,18 +127,39 @@ class _Playing:
         if peer.fate != "left":
             peer.close()
 
+    def _play_plain(self, port: int) -> None:
+        case, outcome = self.case, self.outcome
+        assert case.end != "ping", case.name
+        peer = Plain(socket.create_connection((LOOPBACK, port), timeout=WAIT))
+        outcome.missed = tuple(perform(case.client, peer, self.board))
+        if case.end == "read" and not peer.fate:
+            peer.over()
+        outcome.fate = peer.fate or "open"
+        messages, rest = responses(bytes(peer.data), ended=peer.fate == "closed")
+        outcome.client = (*(message.shown() for message in messages), rest)
+        parts = [f"{message.status} {message.body.decode()}".strip() for message in messages]
+        outcome.summary = " | ".join([*parts, *([rest.decode()] if rest else []), outcome.fate])
+        if peer.fate != "left":
+            peer.socket.close()
+
     def finish(self) -> None:
-        found = []
-        for connection in self.backend.finish():
-            peer = connection.peer
-            self.outcome.missed += tuple(connection.missed)
-            if isinstance(peer, Plain):
-                messages, rest = requests(bytes(peer.data))
-                found.append((tuple(message.shown() for message in messages), rest, peer.fate or "open"))
-            else:
-                ended = tuple(event.value for event in peer.events if event.kind == "goaway")
-                found.append((seen(peer.events), ended, peer.fate or "open"))
-        self.outcome.backend = tuple(found)
+        connections = self.backend.finish()
+        self.outcome.missed += tuple(step for one in connections for step in one.missed)
+        self.outcome.backend = received(connections)
+
+
+def received(connections: Iterable[Connection]) -> tuple[object, ...]:
+    """What came on each connection of a backend, and how it ended."""
+    found = []
+    for connection in connections:
+        peer = connection.peer
+        if isinstance(peer, Plain):
+            messages, rest = requests(bytes(peer.data))
+            found.append((tuple(message.shown() for message in messages), rest, peer.fate or "open"))
+        else:
+            ended = tuple(event.value for event in peer.events if event.kind == "goaway")
+            found.append((seen(peer.events), ended, peer.fate or "open"))
+    return tuple(found)
 
 
 def seen(events: list[Event]) -> tuple[object, ...]:
@@ -218,51 +245,54 @@ def _side(side: str, cases: Sequence[Case], directory: Path) -> dict[str, Outcom
         with ThreadPoolExecutor(12) as pool:
             for _ in pool.map(lambda one: one.play(ports[id(one)]), calm):
                 pass
-        _settled(lambda: _idle(proxy))
+        settled(lambda: busy(proxy))
         for one in calm:
             one.finish()
-        counted = _counted(proxy)
+        numbers = counted(proxy)
         for one in playing:
             # One after the other, for some counters are one for all listeners.
             if one.case.flood:
-                before = counted.get("http2", {})
+                before = numbers.get("http2", {})
                 one.play(ports[id(one)])
-                _settled(lambda: _idle(proxy))
+                settled(lambda: busy(proxy))
                 one.finish()
-                counted = _counted(proxy)
-                after = counted.get("http2", {})
+                numbers = counted(proxy)
+                after = numbers.get("http2", {})
                 one.outcome.counted = {name: after[name] for name in after if after[name] != before.get(name)}
-        _lines(proxy, playing)
+        lines = logged(proxy)
         for number, one in enumerate(playing):
-            one.outcome.counted |= counted.get(f"case{number}", {})
+            one.outcome.log = tuple(sorted(lines.get(f"case{number}", ())))
+            one.outcome.counted |= numbers.get(f"case{number}", {})
         return {one.case.name: one.outcome for one in playing}
 
 
-def _lines(proxy: Proxy, playing: list[_Playing]) -> None:
-    """The log is written in order: with the line of a last request all others are there."""
+def logged(proxy: Proxy) -> dict[str, list[str]]:
+    """The lines of the access log by case. It is written in order: with the line of a last request all others are
+    there."""
     peer = Peer.dial(proxy.ports["last"])
     request = b"\x82\x86\x84\x41\x01h"
     peer.write(PREFACE + HELLO + b"\x00\x00\x06\x01\x05\x00\x00\x00\x01" + request)
     peer.until(lambda events: any(event.stream == 1 and event.end for event in events))
     peer.close()
-    _settled(lambda: any(line["case"] == "last" for line in proxy.lines()))
+    settled(lambda: not any(line["case"] == "last" for line in proxy.lines()))
     lines: dict[str, list[str]] = {}
     for line in proxy.lines():
         lines.setdefault(line.pop("case"), []).append(" ".join(str(value) for value in line.values()))
-    for number, one in enumerate(playing):
-        one.outcome.log = tuple(sorted(lines.get(f"case{number}", [])))
+    return lines
 
 
-def _idle(proxy: Proxy) -> bool:
-    busy = re.search(
-        r"^(http\.case\d+\.downstream_(?:cx|rq)_active|cluster\.case\d+\.upstream_rq_active): [1-9]",
+def busy(proxy: Proxy) -> list[str]:
+    """What has not ended yet."""
+    found: list[str] = re.findall(
+        r"^((?:http\.case\d+\.downstream_(?:cx|rq)_active|cluster\.case\d+\.upstream_rq_active): [1-9]\d*)",
         proxy.statistics(),
         re.M,
     )
-    return busy is None
+    return found
 
 
-def _counted(proxy: Proxy) -> dict[str, dict[str, int]]:
+def counted(proxy: Proxy) -> dict[str, dict[str, int]]:
+    """The counters that are compared, by case."""
     found: dict[str, dict[str, int]] = {}
     for match in map(_COUNTED.match, proxy.statistics().splitlines()):
         if match:
@@ -271,8 +301,9 @@ def _counted(proxy: Proxy) -> dict[str, dict[str, int]]:
     return found
 
 
-def _settled(condition: Callable[[], bool]) -> None:
+def settled(lacks: Callable[[], object]) -> None:
+    """Wait until nothing is lacking."""
     deadline = time.monotonic() + 3 * WAIT
-    while not condition():
-        assert time.monotonic() < deadline, "not settled"
+    while lacking := lacks():
+        assert time.monotonic() < deadline, f"not settled: {lacking}"
         time.sleep(0.05)  # polls another process

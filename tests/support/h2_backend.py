@@ -23,7 +23,9 @@ HELLO = settings({4: WIDE}) + window(0, WIDE - 65535)
 
 
 @dataclass
-class _Connection:
+class Connection:
+    """One of the proxy's. ``missed``: steps that waited in vain."""
+
     peer: Peer | Plain
     thread: threading.Thread | None = None
     missed: list[Step] = field(default_factory=list)
@@ -49,11 +51,11 @@ class Backend:
         self._over, self._ends = socket.socketpair()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
-        self.connections: list[_Connection] = []
+        self.connections: list[Connection] = []
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
-    def finish(self) -> list[_Connection]:
+    def finish(self) -> list[Connection]:
         """Let all scripts end; what came on each connection that was used."""
         self._ends.shutdown(socket.SHUT_WR)
         for connection in self.connections:
@@ -79,14 +81,14 @@ class Backend:
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             peer: Peer | Plain = Peer(sock, client=False) if self._http2 else Plain(sock)
-            connection = _Connection(peer)
+            connection = Connection(peer)
             number = len(self.connections)
             script = self._scripts[number] if number < len(self._scripts) else self._otherwise
             connection.thread = threading.Thread(target=self._play, args=(connection, script), daemon=True)
             connection.thread.start()
             self.connections.append(connection)
 
-    def _play(self, connection: _Connection, script: Script) -> None:
+    def _play(self, connection: Connection, script: Script) -> None:
         peer = connection.peer
         try:
             if isinstance(peer, Peer):
@@ -110,12 +112,13 @@ class Backend:
         while True:
             peer.drain()
             asked = {event.stream for event in peer.events if event.kind == "headers"} - answered
-            for stream in sorted(stream for stream in asked if serve and stream > serve.after):
-                if met(Until("end", stream), peer.events):
-                    answered.add(stream)
-                    fields = ((b":status", b"200"), (b"content-length", b"%d" % len(serve.body)))
-                    peer.write(headers(stream, fields, end=False) + data(stream, serve.body, end=True))
-            if not self._goes_on(peer):
+            whole = [number for number in sorted(asked) if met(Until("end", number), peer.events)]
+            answered.update(whole)
+            for stream in whole:
+                if serve and stream > serve.after:
+                    peer.write(_answer(stream, serve, peer))
+            # Writing may have read further requests: then there is nothing to wait for.
+            if not whole and not self._goes_on(peer):
                 break
         if not peer.fate:
             # What the proxy sent before it answers has come then. After GOAWAY it may not answer any more.
@@ -127,8 +130,12 @@ class Backend:
             peer.drain()
             while serve and (found := requests(bytes(peer.data[at:]))[0]) and found[0].complete:
                 at += found[0].end
-                peer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(serve.body), serve.body))
+                body = b"" if found[0].first.startswith(b"HEAD ") else serve.body
+                peer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(serve.body), body))
         peer.drain()
+        if peer.fate == "closed":
+            # Whoever ended one half of a tunnel waits for the other one.
+            peer.socket.close()
 
     def _goes_on(self, peer: Peer | Plain) -> bool:
         """Wait for something to come; false when the case is over or the connection is."""
@@ -138,3 +145,13 @@ class Backend:
         poll.register(peer.socket, select.POLLIN)
         poll.register(self._over, select.POLLIN)
         return self._over.fileno() not in dict(poll.poll())
+
+
+def _answer(stream: int, serve: Serve, peer: Peer) -> bytes:
+    fields = ((b":status", b"200"), (b"content-length", b"%d" % len(serve.body)))
+    request = next(event.value for event in peer.events if event.kind == "headers" and event.stream == stream)
+    assert isinstance(request, tuple)
+    if (b":method", b"HEAD") in request:
+        return headers(stream, fields)
+    out = headers(stream, fields, end=False) + data(stream, serve.body, end=not serve.trailers)
+    return out + headers(stream, serve.trailers) if serve.trailers else out

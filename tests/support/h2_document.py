@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from tests.fakes import pki
 
 V3 = "type.googleapis.com/envoy.extensions"
 LOGGED = {
@@ -20,10 +23,11 @@ LOGGED = {
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """``upstream``: what the backend speaks. ``http2`` and ``upstream_http2`` are the ``http2_protocol_options`` of the
-    listener and of the cluster; ``manager`` goes into the connection manager, ``route`` into the route's action,
-    ``match`` replaces its match, ``host`` goes into the virtual host, ``cluster`` into the cluster, ``upstream_common``
-    into its ``common_http_protocol_options``. ``transport``: the listener's transport socket."""
+    """``upstream``: what the backend speaks; ``downstream``: what the client does. ``http2`` and ``upstream_http2`` are
+    the ``http2_protocol_options`` of the listener and of the cluster; ``manager`` goes into the connection manager,
+    ``route`` into the route's action, ``match`` replaces its match, ``host`` goes into the virtual host, ``cluster``
+    into the cluster, ``upstream_common`` into its ``common_http_protocol_options``. ``transport``: the listener's
+    transport socket."""
 
     upstream: Literal["h1", "h2"] = "h1"
     http2: Mapping[str, Any] = field(default_factory=dict)
@@ -35,6 +39,7 @@ class Setup:
     cluster: Mapping[str, Any] = field(default_factory=dict)
     upstream_common: Mapping[str, Any] = field(default_factory=dict)
     transport: Mapping[str, Any] = field(default_factory=dict)
+    downstream: Literal["h1", "h2"] = "h2"
 
 
 H1 = Setup()
@@ -74,7 +79,7 @@ def _listener(name: str, setup: Setup, log: Path) -> dict[str, Any]:
     manager = {
         "@type": f"{V3}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
-        "codec_type": "HTTP2",
+        "codec_type": "HTTP1" if setup.downstream == "h1" else "HTTP2",
         # Envoy ends a connection only after this.
         "delayed_close_timeout": "0.1s",
         "route_config": {
@@ -115,3 +120,16 @@ def cluster(name: str, port: int, setup: Setup) -> dict[str, Any]:
         "typed_extension_protocol_options": {kind: options},
         **setup.cluster,
     }
+
+
+def tls(*alpn: str) -> dict[str, Any]:
+    """A listener's transport socket, with a certificate of its own; it speaks ``alpn``, HTTP/2 if that is empty."""
+    now = datetime.datetime.now(datetime.UTC)
+    leaf = pki.make(not_before=now - datetime.timedelta(hours=1), not_after=now + datetime.timedelta(hours=1))
+    certificate = {
+        "certificate_chain": {"inline_string": leaf.pem},
+        "private_key": {"inline_string": leaf.key_pem.decode()},
+    }
+    common = {"alpn_protocols": list(alpn or ("h2",)), "tls_certificates": [certificate]}
+    kind = f"{V3}.transport_sockets.tls.v3.DownstreamTlsContext"
+    return {"name": "tls", "typed_config": {"@type": kind, "common_tls_context": common}}

@@ -67,10 +67,12 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """Answer every request on streams above ``after`` with 200 and ``body`` until the case is over."""
+    """Answer every request on streams above ``after`` with 200 and ``body`` until the case is over. ``trailers``: of
+    HTTP/2 alone."""
 
     after: int = 0
     body: bytes = b"ok"
+    trailers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

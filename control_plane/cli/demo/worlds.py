@@ -98,7 +98,7 @@ class World:
 
     # The servers
 
-    def start_control_plane(self) -> None:
+    def start_control_plane(self, *options: str) -> None:
         """Start, or start again with the same data, and wait until the API answers."""
         self.control_plane = self.processes.start(
             "control-plane",
@@ -109,6 +109,7 @@ class World:
                 *("--xds-address", f"{self.gateway}:15012"),
                 *("--monitoring", f"{self.gateway}:15014"),
                 *("--dns-resolver", f"{self.gateway}:{self.dns_port}"),
+                *options,
             ),
         )
         admin = self.data_dir / "admin.conf"

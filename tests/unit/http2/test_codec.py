@@ -84,6 +84,17 @@ def test_an_exchange(engine: str) -> None:
     assert pair.server_saw[-1] == ("StreamClosed", 1, 0, None)
 
 
+def test_a_table_that_shrinks_and_grows_in_one_frame(engine: str) -> None:
+    raw = Raw(engine, Role.SERVER)
+    raw.receive(frame(4, 0, 0, b"\0\1\0\0\0\0" + b"\0\1\0\0\x10\0"))
+    raw.headers(1, REQUEST, end_stream=True)
+    raw.codec.send_response(1, OK, end_stream=True)
+    raw.flush()
+    block = next(payload for kind, _, _, payload in frames(raw.sent) if kind == 1)
+    # RFC 7541 section 4.2: the smallest size, then the last one.
+    assert block.startswith(b"\x20\x3f\xe1\x1f")
+
+
 def test_windows_hold_a_body_until_it_is_acknowledged(engine: str) -> None:
     options = Options(initial_stream_window_size=65535, initial_connection_window_size=65535)
     pair = connected(engine, engine, client_options=options, server_options=options)

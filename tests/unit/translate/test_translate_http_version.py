@@ -11,13 +11,14 @@ from control_plane.translate import names
 from control_plane.translate.builder import translate
 from control_plane.translate.http_version import PROTOCOL_OPTIONS
 from control_plane.translate.resources import Resources
+from control_plane.translate.settings import MeshSettings
 from tests.support.mesh_objects import document, node, service, view_of, workload
 
 API = "outbound|50051||api.shop.mesh.local"
 HTTP2 = {
     PROTOCOL_OPTIONS: {
         "@type": f"type.googleapis.com/{PROTOCOL_OPTIONS}",
-        "explicitHttpConfig": {"http2ProtocolOptions": {}},
+        "explicitHttpConfig": {"http2ProtocolOptions": {"allowConnect": True}},
     }
 }
 EXPLICIT = {
@@ -74,6 +75,7 @@ def test_the_versions_of_http_on_both_sides_of_a_port(port: dict[str, Any], http
     assert alpn(out["transportSocketMatches"][0]) == (["tulle", "h2"] if http2 else ["tulle"])
     inbound = chains(found)["inbound|9090||-mtls"]
     assert inbound["filters"][-1]["name"] == "envoy.filters.network.http_connection_manager"
+    assert inbound["filters"][-1]["typedConfig"]["http2ProtocolOptions"] == {"allowConnect": True}
     assert "codecType" not in inbound["filters"][-1]["typedConfig"]  # AUTO: by ALPN, else by the preface
     assert alpn(inbound) == ["h2", "http/1.1", "tulle"]
     assert inbound["filterChainMatch"]["applicationProtocols"] == ["tulle"]
@@ -131,7 +133,32 @@ def test_without_capture_the_nodes_own_word_counts() -> None:
 def test_hosts_that_nobody_declared_hear_the_version_that_their_client_speaks() -> None:
     passthrough = made(translate(view_of([]), node()), names.CLUSTER, names.PASSTHROUGH_CLUSTER)
     options = passthrough["typedExtensionProtocolOptions"][PROTOCOL_OPTIONS]
-    assert options["useDownstreamProtocolConfig"] == {"httpProtocolOptions": {}, "http2ProtocolOptions": {}}
+    assert options["useDownstreamProtocolConfig"] == {
+        "httpProtocolOptions": {},
+        "http2ProtocolOptions": {"allowConnect": True},
+    }
+
+
+@pytest.mark.parametrize(
+    ("pods", "upgraded"),
+    [([], False), ([True], True), ([True, True], True), ([True, False], False), ([False], False)],
+)
+def test_http_shares_http2_connections_where_every_endpoint_has_a_sidecar(
+    pods: list[bool], upgraded: bool
+) -> None:
+    made_pods = [
+        workload(f"api-{number}", "api", f"10.1.0.{number}", sidecar=sidecar)
+        for number, sidecar in enumerate(pods, 1)
+    ]
+    view = view_of([api(name="http"), *made_pods])
+    for policy, expected in (("UPGRADE", upgraded), ("DO_NOT_UPGRADE", False)):
+        found = translate(view, node(app="api"), MeshSettings(h2_upgrade_policy=policy))
+        out = made(found, names.CLUSTER, API)
+        assert out.get("typedExtensionProtocolOptions") == (HTTP2 if expected else None)
+        # The app hears what it always did.
+        assert "typedExtensionProtocolOptions" not in made(found, names.CLUSTER, "inbound|9090||")
+        for match in out.get("transportSocketMatches", ())[:1]:
+            assert alpn(match) == (["tulle", "h2"] if expected else ["tulle"])
 
 
 def test_grpc_outside_the_mesh_is_called_in_plaintext_http2() -> None:
