@@ -36,6 +36,7 @@ from proxy.upstream.stream import Fields
 _NO_ERROR: Final = 0
 _PROTOCOL_ERROR: Final = 1
 _INTERNAL_ERROR: Final = 2
+_FLOW_CONTROL_ERROR: Final = 3
 _CONNECT_ERROR: Final = 10
 _ENHANCE_YOUR_CALM: Final = 11
 _MALFORMED: Final = "http2.invalid.header.field"
@@ -429,13 +430,14 @@ class Http2Downstream(ClientConnection):
         if stream is not None:
             self._forget(stream)
             exchange = stream.exchange
-            if code == _PROTOCOL_ERROR and exchange.head.length >= 0:
-                # A body of another length: as in Envoy that is this stream's alone.
+            length = code == _PROTOCOL_ERROR and exchange.head.length >= 0
+            if length or code == _FLOW_CONTROL_ERROR:
+                # A body of another length: as in Envoy that is this stream's alone. So is its window.
                 self._h2_stats.tx_reset += 1
-                self._h2_stats.rx_messaging_error += 1
+                self._h2_stats.rx_messaging_error += length
                 lived = monotonic() - exchange.start
                 responded = exchange.status != 0
-                exchange.downstream_broke("http2.remote_reset")
+                exchange.downstream_broke("http2.remote_reset" if length else _BROKEN)
                 self._judge_reset(lived, responded=responded)
                 return
             exchange.downstream_broke(_MALFORMED if code == _PROTOCOL_ERROR else _BROKEN)

@@ -85,8 +85,8 @@ class Backend:
             number = len(self.connections)
             script = self._scripts[number] if number < len(self._scripts) else self._otherwise
             connection.thread = threading.Thread(target=self._play, args=(connection, script), daemon=True)
-            self.connections.append(connection)
             connection.thread.start()
+            self.connections.append(connection)
 
     def _play(self, connection: Connection, script: Script) -> None:
         peer = connection.peer
