@@ -6,7 +6,7 @@ It knows no route and no upstream. A stream whose upstream cannot keep up is not
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
+from math import inf, isfinite
 from random import random
 from time import monotonic
 from typing import Any, Final
@@ -466,7 +466,7 @@ class Http2Downstream(ClientConnection):
     def drain(self) -> None:
         """Take no more requests: say so, and mean it after ``drain_timeout``, as what the client has sent before it
         heard of it shall be served (RFC 9113 section 6.8)."""
-        if self._closed or self._lingering or self._goaway_at is not inf:
+        if self._closed or self._lingering or self._goaway_at != inf:
             return
         self.keep = False
         if not self.streams:
@@ -503,9 +503,8 @@ class Http2Downstream(ClientConnection):
         if shortened is not None:
             longest = shortened.timeout("HTTP_DOWNSTREAM_CONNECTION_MAX", longest)
             idle_timeout = shortened.timeout("HTTP_DOWNSTREAM_CONNECTION_IDLE", idle_timeout)
-        if now >= self._goaway_at:
-            self._goaway_at = inf
-            self._h2_stats.goaway_sent += self.session.say_goodbye()
+        if -inf < self._goaway_at <= now:
+            self._send_goaway()
             if not self.streams:
                 self._say_goodbye()
         elif longest and self.keep and now - self._started >= longest:
@@ -515,9 +514,15 @@ class Http2Downstream(ClientConnection):
             self._http.stats.downstream_cx_idle_timeout += 1
             self._say_goodbye()
 
+    def _send_goaway(self) -> None:
+        """The last one, unless it was sent."""
+        if self._goaway_at != -inf:
+            self._goaway_at = -inf
+            self._h2_stats.goaway_sent += self.session.say_goodbye()
+
     def _say_goodbye(self) -> None:
         if not self._closed and not self._lingering:
-            self._h2_stats.goaway_sent += self.session.say_goodbye()
+            self._send_goaway()
             self.session.flush()
             self.close()
 
@@ -603,7 +608,7 @@ class Http2Downstream(ClientConnection):
         stream.give_up()
         if not self.streams:
             self._since = self.state.now
-            if not self.keep and self._goaway_at is inf:
+            if not self.keep and not isfinite(self._goaway_at):
                 self._say_goodbye()
 
     def _flushed(self) -> None:
