@@ -117,8 +117,8 @@ class _Playing:
         if case.end == "read":
             peer.to_the_end()
         elif case.end == "ping" and not peer.fate:
-            failed = any(event.kind == "goaway" and event.value[0] != "NO_ERROR" for event in peer.events)  # type: ignore[index]
-            if failed or not peer.alive():
+            # GOAWAY may come with the answer.
+            if _given_up(peer) or not peer.alive() or _given_up(peer):
                 peer.to_the_end()
         outcome.fate = peer.fate or "open"
         outcome.client = seen(peer.events)
@@ -154,6 +154,10 @@ class _Playing:
                 ended = tuple(event.value for event in peer.events if event.kind == "goaway")
                 found.append((seen(peer.events), ended, peer.fate or "open"))
         self.outcome.backend = tuple(found)
+
+
+def _given_up(peer: Peer) -> bool:
+    return any(event.kind == "goaway" and event.value[0] != "NO_ERROR" for event in peer.events)  # type: ignore[index]
 
 
 def seen(events: list[Event]) -> tuple[object, ...]:
