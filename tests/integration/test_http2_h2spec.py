@@ -90,7 +90,7 @@ def report(
     try:
         with START[side](directory, document([("case0", setup, backend.port)], log), log) as proxy:
             yield side, _run(tool, proxy.ports["case0"], directory / "report.xml", tls=how == "TLS")
-            backend.finish()
+            assert [connection.error for connection in backend.finish() if connection.error] == []
     finally:
         backend.close()
 
