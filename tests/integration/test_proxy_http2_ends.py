@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from hyperframe.frame import PingFrame
 
 from proxy.model.cluster import CircuitBreakers
@@ -25,6 +26,11 @@ from tests.fakes.sidecar import (
     listener,
     sidecar,
 )
+from tests.support.h2_engines import engine
+
+__all__ = ["engine"]
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 
