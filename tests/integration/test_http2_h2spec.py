@@ -101,14 +101,9 @@ def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     log = directory / "access"
     try:
         with START[side](directory, document([("case0", setup, backend.port)], log), log) as proxy:
-<<<<<<< HEAD
             cases = _run(tool, proxy.ports["case0"], directory / "report.xml", tls=how == "TLS")
             yield Report(cases, FAILS.get(side, set()) | FAILS.get(how, set()), MAY_FAIL.get(side, set()))
-            backend.finish()
-=======
-            yield side, _run(tool, proxy.ports["case0"], directory / "report.xml", tls=how == "TLS")
             assert [connection.error for connection in backend.finish() if connection.error] == []
->>>>>>> ends
     finally:
         backend.close()
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import pytest
 
 from tests.support import built_tools, nghttp
-from tests.support.h2_arena import SIDES, START, busy, counted, logged, received, settled
+from tests.support.h2_arena import SIDES, START, busy, counted, logged, received, waited
 from tests.support.h2_backend import Backend
 from tests.support.h2_document import H1, H2, Setup, document, tls
 from tests.support.h2_script import Board, Serve
@@ -196,7 +196,7 @@ def _play(side: str, directory: Path) -> dict[str, Shown]:
         ports = [proxy.ports[name] for name, _, _ in setups]
         with ThreadPoolExecutor(4) as pool:
             found = list(pool.map(lambda case, port: _ask(case, port, directory), CASES, ports))
-        settled(lambda: busy(proxy))
+        assert waited(lambda: busy(proxy)) == []
         numbers, lines = counted(proxy), logged(proxy)
         for at, (case, shown) in enumerate(zip(CASES, found, strict=True)):
             own = numbers.get(f"case{at}", {})

@@ -151,9 +151,9 @@ class _Playing:
             peer.socket.close()
 
     def finish(self) -> None:
-<<<<<<< HEAD
         connections = self.backend.finish()
         self.outcome.missed += tuple(step for one in connections for step in one.missed)
+        self.outcome.missed += tuple(repr(one.error) for one in connections if one.error is not None)
         self.outcome.backend = received(connections)
 
 
@@ -169,21 +169,6 @@ def received(connections: Iterable[Connection]) -> tuple[object, ...]:
             ended = tuple(event.value for event in peer.events if event.kind == "goaway")
             found.append((seen(peer.events), ended, peer.fate or "open"))
     return tuple(found)
-=======
-        found = []
-        for connection in self.backend.finish():
-            peer = connection.peer
-            self.outcome.missed += tuple(connection.missed)
-            if connection.error is not None:
-                self.outcome.missed += (repr(connection.error),)
-            if isinstance(peer, Plain):
-                messages, rest = requests(bytes(peer.data))
-                found.append((tuple(message.shown() for message in messages), rest, peer.fate or "open"))
-            else:
-                ended = tuple(event.value for event in peer.events if event.kind == "goaway")
-                found.append((seen(peer.events), ended, peer.fate or "open"))
-        self.outcome.backend = tuple(found)
->>>>>>> ends
 
 
 def _given_up(peer: Peer) -> bool:
@@ -273,11 +258,7 @@ def _side(side: str, cases: Sequence[Case], directory: Path) -> dict[str, Outcom
         with ThreadPoolExecutor(12) as pool:
             for _ in pool.map(lambda one: one.play(ports[id(one)]), calm):
                 pass
-<<<<<<< HEAD
-        settled(lambda: busy(proxy))
-=======
         _settle(proxy, playing)
->>>>>>> ends
         for one in calm:
             one.finish()
         numbers = counted(proxy)
@@ -286,11 +267,7 @@ def _side(side: str, cases: Sequence[Case], directory: Path) -> dict[str, Outcom
             if one.case.flood:
                 before = numbers.get("http2", {})
                 one.play(ports[id(one)])
-<<<<<<< HEAD
-                settled(lambda: busy(proxy))
-=======
                 _settle(proxy, playing)
->>>>>>> ends
                 one.finish()
                 numbers = counted(proxy)
                 after = numbers.get("http2", {})
@@ -310,13 +287,9 @@ def logged(proxy: Proxy) -> dict[str, list[str]]:
     peer.write(PREFACE + HELLO + b"\x00\x00\x06\x01\x05\x00\x00\x00\x01" + request)
     peer.until(lambda events: any(event.stream == 1 and event.end for event in events))
     peer.close()
-<<<<<<< HEAD
-    settled(lambda: not any(line["case"] == "last" for line in proxy.lines()))
-=======
-    assert not _waited(
+    assert not waited(
         lambda: [] if any(line["case"] == "last" for line in proxy.lines()) else ["the last line"]
     )
->>>>>>> ends
     lines: dict[str, list[str]] = {}
     for line in proxy.lines():
         lines.setdefault(line.pop("case"), []).append(" ".join(str(value) for value in line.values()))
@@ -343,20 +316,15 @@ def counted(proxy: Proxy) -> dict[str, dict[str, int]]:
     return found
 
 
-<<<<<<< HEAD
-def settled(lacks: Callable[[], object]) -> None:
-    """Wait until nothing is lacking."""
-=======
 def _settle(proxy: Proxy, playing: list[_Playing]) -> None:
     """Wait for all that was begun to end; what does not is missed by the cases that it belongs to."""
-    busy = _waited(lambda: _busy(proxy))
+    left = waited(lambda: busy(proxy))
     for number, one in enumerate(playing):
-        one.outcome.missed += tuple(name for name in busy if f".case{number}." in name)
+        one.outcome.missed += tuple(name for name in left if f".case{number}." in name)
 
 
-def _waited(lacks: Callable[[], list[str]]) -> list[str]:
+def waited(lacks: Callable[[], list[str]]) -> list[str]:
     """Wait until nothing is lacking; what is lacking in the end."""
->>>>>>> ends
     deadline = time.monotonic() + 3 * WAIT
     while (lacking := lacks()) and time.monotonic() < deadline:
         time.sleep(0.05)  # polls another process
