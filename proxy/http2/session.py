@@ -121,9 +121,9 @@ class Flusher:
 class Session:
     """One connection's codec. ``dirty``: it is to be flushed; ``blocked``: the transport takes no more.
 
-    ``waiting`` are the events that come after the one that is handled, the next one last; a handler may take that one
-    off, and handle it itself. ``handlers`` maps classes of events to what is called with them. ``on_flushed`` is called
-    when all was written that could be.
+    ``requests``: how many its owner has taken, of a server. ``waiting`` are the events that come after the one that is
+    handled, the next one last; a handler may take that one off, and handle it itself. ``handlers`` maps classes of
+    events to what is called with them. ``on_flushed`` is called when all was written that could be.
     """
 
     __slots__ = (
@@ -132,16 +132,20 @@ class Session:
         "_flusher",
         "_full",
         "_handlers",
+        "_held",
+        "_held_allowed",
+        "_not_requests",
         "_on_error",
         "_on_flood",
         "_on_flushed",
-        "_opened",
+        "_server",
         "_write",
         "blocked",
         "closed",
         "codec",
         "dirty",
         "inspector",
+        "requests",
         "waiting",
     )
 
@@ -161,8 +165,12 @@ class Session:
         self.codec = codec
         self.inspector = FrameInspector(limits, server=server)
         self._answers = 0
-        self._opened = 0
+        self._not_requests = 0
+        self._server = server
+        self.requests = 0
         self._answers_allowed = limits.max_outbound_control_frames
+        self._held = 0
+        self._held_allowed = limits.max_outbound_frames
         self._on_flood = on_flood
         self._flusher = flusher
         self._handlers = codecs.dispatch_table(
@@ -249,9 +257,14 @@ class Session:
 
     def _is_flood_of_answers(self) -> bool:
         """Whether a peer that does not read has made us answer too often: each PING and SETTINGS is acknowledged, and
-        each stream may have been reset. The codec holds these back, so that nobody else counts them."""
-        opened = self.inspector.opened_streams - self._opened
-        return self._answers + opened > self._answers_allowed
+        each stream beyond the limit was reset. The codec holds these back, so that nobody else counts them."""
+        return self._answers + self._refused() > self._answers_allowed
+
+    def _refused(self) -> int:
+        """Streams of a client that never became a request, since the transport takes no more bytes."""
+        if not self._server:
+            return 0
+        return self.inspector.opened_streams - self.requests - self._not_requests
 
     def _answered(self, event: events.Event) -> None:
         self._answers += 1
@@ -272,6 +285,8 @@ class Session:
         """Write what the codec has, as far as the transport takes it."""
         self.dirty = False
         if self.blocked or self.closed:
+            if self._held > self._held_allowed and not self.closed:
+                self._on_flood("outbound_flood")
             return
         codec = self.codec
         try:
@@ -296,8 +311,9 @@ class Session:
     def block(self) -> None:
         """The transport takes no more bytes for now."""
         self.blocked = True
+        self._held = 0
         self._answers = 0
-        self._opened = self.inspector.opened_streams
+        self._not_requests = self.inspector.opened_streams - self.requests
 
     def unblock(self) -> None:
         """The transport takes bytes again."""
@@ -313,6 +329,8 @@ class Session:
             self.codec.send_response(number, fields, end_stream=end)
         except _ENDED:
             return
+        if self.blocked:
+            self._held += 1
         if not self.dirty:
             self._flusher.mark(self)
 
@@ -322,6 +340,8 @@ class Session:
             self.codec.send_informational_response(number, fields)
         except _ENDED:
             return
+        if self.blocked:
+            self._held += 1
         self.mark()
 
     def send(self, sender: Sender, data: bytes, end: bool) -> None:
@@ -332,7 +352,10 @@ class Session:
             codec.send_data(number, data, end_stream=end)
         except _ENDED:
             return
-        self.inspector.data_frames_sent += 1 + (len(data) >> 14)
+        frames = 1 + (len(data) >> 14)
+        self.inspector.data_frames_sent += frames
+        if self.blocked:
+            self._held += frames
         if not self.dirty:
             self._flusher.mark(self)
         queued = codec.queued_body_size(number)
@@ -346,6 +369,8 @@ class Session:
             self.codec.send_trailers(number, fields)
         except _ENDED:
             return
+        if self.blocked:
+            self._held += 1
         if not self.dirty:
             self._flusher.mark(self)
 

@@ -200,7 +200,6 @@ class Http2Downstream(ClientConnection):
         "_h2_stats",
         "_keepalive",
         "_last",
-        "_requests",
         "_reset_by_client",
         "_resets",
         "_unread",
@@ -221,7 +220,6 @@ class Http2Downstream(ClientConnection):
         super().__init__(state, pool, connection, runtime, chain, edge, on_closed)
         self.streams: dict[int, Http2Stream] = {}
         self._last = 0
-        self._requests = 0
         self._reset_by_client = 0
         self._unread: set[int] = set()
         self._goaway_at = inf
@@ -351,14 +349,14 @@ class Http2Downstream(ClientConnection):
             self._overflow(number, "http2.header_list_size_too_large")
             return
         http.stats.downstream_rq_http2_total += 1
-        self._requests += 1
+        self.session.requests += 1
         ended = event.end_stream
         stream = Http2Stream(self, number, ended)
         self.streams[number] = stream
         self._h2_stats.streams_active += 1
         stream.exchange = exchange = HttpExchange(stream, http, head, ended)
         limit = http.config.max_requests_per_connection
-        if limit and self._requests >= limit and self.keep:
+        if limit and self.session.requests >= limit and self.keep:
             http.stats.downstream_cx_max_requests_reached += 1
             self.drain()
         waiting = self.session.waiting

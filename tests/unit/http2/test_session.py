@@ -26,18 +26,21 @@ OK = ((b":status", b"200"),)
 class Server:
     """A session whose turns are the test's to begin. ``full``: bytes that its transport takes before it blocks."""
 
-    def __init__(self, engine: str, *, full: int = 1 << 30, limits: FloodLimits | None = None) -> None:
+    def __init__(
+        self, engine: str, *, full: int = 1 << 30, limits: FloodLimits | None = None, role: Role = Role.SERVER
+    ) -> None:
         self.turn: list[Callable[[], None]] = []
         self.written = b""
         self.saw: list[tuple[Any, ...]] = []
         self.floods: list[str] = []
         self._full = full
         kinds = (
-            events.RequestReceived, events.DataReceived, events.TrailersReceived, events.StreamReset,
+            events.RequestReceived, events.ResponseReceived, events.DataReceived, events.TrailersReceived,
+            events.StreamReset,
             events.StreamClosed, events.GoAwayReceived, events.ConnectionClosed,
         )  # fmt: skip
         self.session = Session(
-            ENGINES[engine].make(Role.SERVER, Options()),
+            ENGINES[engine].make(role, Options()),
             Flusher(self.turn.append),
             dict.fromkeys(kinds, self._note),
             self._write,
@@ -45,9 +48,9 @@ class Server:
             self._failed,
             self.floods.append,
             limits or FloodLimits(),
-            server=True,
+            server=role is Role.SERVER,
         )
-        self.receive(PREFACE + frame(4, 0, 0) + frame(4, 1, 0))
+        self.receive((PREFACE if role is Role.SERVER else b"") + frame(4, 0, 0) + frame(4, 1, 0))
         self.written = b""
 
     def receive(self, *reads: bytes) -> None:
@@ -167,3 +170,15 @@ def test_the_engine_is_the_one_that_is_asked_for(engine: str) -> None:
     assert codec.ENGINE.name == engine
     made = codec.make(Role.SERVER, Options())
     assert type(made).__module__.startswith("ngh2" if engine == "ngh2" else "proxy.http2.hyper")
+
+
+@pytest.mark.parametrize("role", Role)
+def test_only_streams_of_clients_that_were_refused_are_answers(engine: str, role: Role) -> None:
+    server = Server(engine, limits=FloodLimits(max_outbound_control_frames=100), role=role)
+    session = server.session
+    session.block()
+    session.inspector.opened_streams += 1000
+    if role is Role.SERVER:
+        session.requests += 900
+    server.receive(frame(PING, 0, 0, bytes(8)))
+    assert server.floods == (["outbound_control_flood"] if role is Role.SERVER else [])
