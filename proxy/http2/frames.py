@@ -73,8 +73,9 @@ class FrameInspector:
         if left >= size:
             self._left = left - size
             return self.flood
-        if self.flood is not None:
-            return self.flood
+        flood = self.flood
+        if flood is not None:
+            return flood
         if self._head:
             data = self._head + bytes(data)
             size = len(data)

@@ -448,7 +448,7 @@ class Http2Downstream(ClientConnection):
     def drain(self) -> None:
         """Take no more requests: say so, and mean it after ``drain_timeout``, as what the client has sent before it
         heard of it shall be served (RFC 9113 section 6.8)."""
-        if self._closed or self._lingering or self._goaway_at is not inf:
+        if self._closed or self._lingering or self._goaway_at < inf:
             return
         self.keep = False
         if not self.streams:
@@ -576,7 +576,7 @@ class Http2Downstream(ClientConnection):
         stream.give_up()
         if not self.streams:
             self._since = self.state.now
-            if not self.keep and self._goaway_at is inf:
+            if not self.keep and self._goaway_at == inf:
                 self._say_goodbye()
 
     def _flushed(self) -> None:
