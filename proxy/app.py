@@ -35,7 +35,9 @@ from proxy.xds import secrets
 if TYPE_CHECKING:
     from proxy.decoder import BootstrapDecoder
     from proxy.discovery.discovery import Discovery, LiveCluster
+    from proxy.health.checker import HealthChecker
     from proxy.model.cluster import LoadAssignment
+    from proxy.model.connection import Address
     from proxy.workers.spawner import Spawner
 
 log = logging.getLogger(__name__)
@@ -77,6 +79,9 @@ class Sidecar:
         self.plane = self._one_process() if spawner is None else self._several(spawner)
         self.loop = asyncio.get_running_loop()
         self.discovery: Discovery | None = None
+        self.health: HealthChecker | None = None
+        self._checking = False
+        self._warm = False
         self.serves: Callable[[], bool] = lambda: False
         self.draining = False
         self.stopping = asyncio.Event()
@@ -100,13 +105,31 @@ class Sidecar:
             await self.stopping.wait()
             await self.drain()
 
+    def warmed(self) -> bool:
+        """Whether each host that is to be checked was once, for the first time; then for good."""
+        self._warm = self._warm or self.health is None or self.health.warm
+        return self._warm
+
     def new_identity(self, key_and_chain: bytes, bundle: str) -> None:
         """Use this key and chain and these roots (PEM) for handshakes from now on. Raises ``SecretError``."""
         self.secrets.set_identity(key_and_chain, bundle)
         self.plane.new_identity(key_and_chain, bundle)
+        if self.health is not None:
+            self.health.secrets_changed()
 
     async def serve_data(self, stack: AsyncExitStack) -> None:
-        """Open the listeners. Raises ``OSError``."""
+        """Open the listeners, when each host that is to be checked was once. Raises ``OSError``."""
+        self._checking = True
+        stack.push_async_callback(self._stop_checks)
+        if self.health is not None:
+            self.health.start()
+            checked = self.loop.create_task(self.health.first_round())
+            stopped = self.loop.create_task(self.stopping.wait())
+            try:
+                await asyncio.wait((checked, stopped), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                checked.cancel()
+                stopped.cancel()
         stack.push_async_callback(self.plane.stop)
         await self.plane.start()
         stack.push_async_callback(self._stop_discovery)
@@ -187,6 +210,10 @@ class Sidecar:
             self.discovery = Discovery(self.loop, mark=self.common.mark, publish=self._found)
         if self.discovery is not None:
             self.discovery.reconcile(dict(new.clusters))
+        if self.health is None and any(c.config.health_check is not None for c in new.clusters.values()):
+            self.health = self._checker()
+        if self.health is not None:
+            self.health.reconcile(new.clusters)
         if self._settle is not None:
             self._settle.cancel()
         self._settle = self.loop.call_later(SETTLE, self._settled)
@@ -194,6 +221,33 @@ class Sidecar:
     def _found(self, cluster: LiveCluster, assignment: LoadAssignment) -> None:
         cluster.set_endpoints(assignment)
         self.plane.endpoints(cluster.name, assignment)
+        self._follow(cluster.name)
+
+    def _checker(self) -> HealthChecker:
+        from proxy.health.checker import HealthChecker
+        from proxy.upstream.loop_state import LoopState
+
+        state = LoopState(self.loop, self.hub, self.secrets)
+        made = HealthChecker(state, self._checked, self.plane.has_traffic)
+        if self._checking:
+            made.start()
+        return made
+
+    def _checked(self, name: str, found: Mapping[Address, int]) -> None:
+        cluster = self.hub.current.clusters.get(name)
+        if cluster is not None:
+            cluster.set_health(found)
+            self.plane.health(name, found)
+            self._follow(name)
+
+    def _follow(self, name: str) -> None:
+        cluster = self.hub.current.clusters.get(name)
+        if self.health is not None and cluster is not None:
+            self.health.follow(cluster)
+
+    async def _stop_checks(self) -> None:
+        if self.health is not None:
+            await self.health.stop()
 
     def _settled(self) -> None:
         self._settle = None

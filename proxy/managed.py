@@ -81,7 +81,7 @@ async def run_managed(sidecar: Sidecar, managed: Managed) -> None:
         ads.start()
         stack.push_async_callback(ads.stop)
         sidecar.admin.ads = ads
-        sidecar.serves = session.complete
+        sidecar.serves = lambda: session.complete() and sidecar.warmed()
         return ads
 
     async with AsyncExitStack() as stack:

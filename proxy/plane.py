@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from proxy.accept.worker import Worker
 from proxy.model.cluster import LoadAssignment
+from proxy.model.connection import Address
 from proxy.observe.log_file import LogFiles
 from proxy.observe.store import StatStore
 from proxy.runtime.hub import Hub
@@ -37,6 +38,8 @@ class DataPlane(Protocol):
     async def stop(self) -> None: ...
     def new_identity(self, key_and_chain: bytes, bundle: str) -> None: ...
     def endpoints(self, cluster: str, assignment: LoadAssignment) -> None: ...
+    def health(self, cluster: str, found: Mapping[Address, int]) -> None: ...
+    def has_traffic(self, cluster: str) -> bool: ...
     def reopen_logs(self) -> None: ...
     def log_level(self, level: str) -> None: ...
     def pids(self) -> list[int]: ...
@@ -45,7 +48,7 @@ class DataPlane(Protocol):
 
 
 class SingleProcess:
-    """This process serves. Identity, endpoints and log level are its own already."""
+    """This process serves. Identity, endpoints, health and log level are its own already."""
 
     serving = True
 
@@ -69,6 +72,14 @@ class SingleProcess:
 
     def endpoints(self, cluster: str, assignment: LoadAssignment) -> None:
         return
+
+    def health(self, cluster: str, found: Mapping[Address, int]) -> None:
+        return
+
+    def has_traffic(self, cluster: str) -> bool:
+        """Whether the cluster was ever connected to for a request."""
+        found = self._hub.current.clusters.get(cluster)
+        return found is not None and found.stats.upstream_cx_total > 0
 
     def log_level(self, level: str) -> None:
         return

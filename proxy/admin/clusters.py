@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from proxy.cluster import flags
 from proxy.cluster.cluster import Cluster
 from proxy.cluster.host import Host
 from proxy.observe.totals import HostCounts
 
+_STATUS = (
+    (flags.FAILED_ACTIVE_HC, "failed_active_health_check"),
+    (flags.DEGRADED_ACTIVE_HC, "failed_active_degraded_check"),
+    (flags.PENDING_DYNAMIC_REMOVAL, "pending_dynamic_removal"),
+    (flags.PENDING_ACTIVE_HC, "pending_active_hc"),
+    (flags.EXCLUDED_VIA_IMMEDIATE_HC_FAIL, "excluded_via_immediate_hc_fail"),
+    (flags.ACTIVE_HC_TIMEOUT, "active_hc_timeout"),
+)
 Hosts = Mapping[str, Mapping[str, HostCounts]]
 
 
@@ -49,9 +58,17 @@ def host_facts(host: Host, counts: Host | HostCounts) -> list[tuple[str, object]
 
 def health_flags(host: Host | HostCounts) -> str:
     """``healthy``, or Envoy's flags for what is wrong."""
-    if not host.healthy:
-        return "/failed_eds_health"
-    return "/degraded_eds_health" if host.degraded else "healthy"
+    return flags.text(host.flags)
+
+
+def health_status(of: int) -> dict[str, Any]:
+    """Envoy's ``admin.v3.HostHealthStatus``."""
+    said = {name: True for flag, name in _STATUS if of & flag}
+    if of & (flags.FAILED_EDS_HEALTH | flags.UNREACHABLE):
+        eds = "UNHEALTHY"
+    else:
+        eds = "DEGRADED" if of & flags.DEGRADED_EDS_HEALTH else "HEALTHY"
+    return {**said, "eds_health_status": eds}
 
 
 def clusters_json(clusters: Iterable[Cluster], counts: Hosts) -> dict[str, Any]:
@@ -73,9 +90,7 @@ def clusters_json(clusters: Iterable[Cluster], counts: Hosts) -> dict[str, Any]:
                         "hostname": host.hostname,
                         "weight": host.weight,
                         "priority": host.priority,
-                        "health_status": {
-                            "eds_health_status": "HEALTHY" if counted(cluster, host).healthy else "UNHEALTHY"
-                        },
+                        "health_status": health_status(counted(cluster, host).flags),
                         "stats": [
                             {"name": key, "value": str(value)}
                             for key, value in host_facts(host, counted(cluster, host))

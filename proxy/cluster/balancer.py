@@ -38,7 +38,7 @@ def build_pick(
     load = spread(
         [
             PriorityHosts(
-                len(level),
+                sum(not h.excluded for h in level),
                 sum(h.healthy and not h.degraded for h in level),
                 sum(h.degraded and h.healthy for h in level),
             )

@@ -39,9 +39,9 @@ class Breaker:
         return True
 
     def try_request(self) -> bool:
-        """Whether one more request may be sent; counts ``upstream_rq_pending_overflow`` if not, as Envoy does."""
+        """Whether one more request may be sent; counts ``upstream_rq_active_overflow`` if not."""
         if self.active_requests >= self.limits.max_requests:
-            self.stats.upstream_rq_pending_overflow += 1
+            self.stats.upstream_rq_active_overflow += 1
             return False
         self.active_requests += 1
         return True

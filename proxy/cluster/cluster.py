@@ -5,8 +5,9 @@ It opens no connection and reads no clock. Endpoints come from configuration, ED
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from proxy.cluster import flags
 from proxy.cluster.balancer import Pick, build_pick, no_host
 from proxy.cluster.breaker import Breaker
 from proxy.cluster.host import Host
@@ -21,6 +22,12 @@ MAX_ORIGINAL_DST_HOSTS = 1024
 UNREACHABLE_BASE = 1.0
 UNREACHABLE_CAP = 30.0
 _UNHEALTHY = frozenset(("UNHEALTHY", "DRAINING", "TIMEOUT"))
+#: What an endpoint that is listed says of its host, whatever was said before.
+_SAID_ANEW = (
+    flags.FAILED_EDS_HEALTH | flags.DEGRADED_EDS_HEALTH | flags.PENDING_DYNAMIC_REMOVAL | flags.UNREACHABLE
+)
+#: Where a host that is not listed any more stays while it passes its health checks.
+_DYNAMIC = frozenset(("EDS", "STRICT_DNS", "DNS_SRV"))
 _REPICKS = 3
 
 
@@ -89,7 +96,8 @@ class Cluster:
     def set_endpoints(self, assignment: LoadAssignment) -> None:
         """Take a new list of endpoints; hosts that stay keep their identity. Endpoint addresses are IP literals.
 
-        An address that is listed twice counts once, at its first and highest priority.
+        An address that is listed twice counts once, at its first and highest priority. With health checks, a host
+        that is listed no more and passes them stays until it does not (``PENDING_DYNAMIC_REMOVAL``).
         """
         self.assignment = assignment
         before = {h.address: h for h in self.hosts}
@@ -99,6 +107,10 @@ class Cluster:
                 address = (endpoint.address.host, endpoint.address.port)
                 if address not in after:
                     after[address] = self._host(before.get(address), address, endpoint, locality.priority)
+        for address, host in before.items():
+            if address not in after and self._stays(host):
+                host.mark(flags.PENDING_DYNAMIC_REMOVAL, True)
+                after[address] = host
         changed = tuple(after.values()) != self.hosts
         self.hosts = tuple(after.values())
         self.stats.update_attempt += 1
@@ -110,17 +122,64 @@ class Cluster:
                 self._remove(host)
 
     def _host(self, known: Host | None, address: Address, endpoint: Endpoint, priority: int) -> Host:
-        tls = self._tls_for(endpoint.transport_match)
+        tls = self.tls_for(endpoint.transport_match)
         if known is None or known.tls != tls:
             known = Host(address, tls=tls)
+            if self.config.health_check is not None:
+                known.mark(flags.FAILED_ACTIVE_HC, True)
+                known.mark(flags.PENDING_ACTIVE_HC, self.config.ignore_new_hosts_until_first_hc)
         known.weight = endpoint.weight
         known.priority = priority
         known.hostname = endpoint.hostname
-        known.healthy = endpoint.health_status not in _UNHEALTHY
-        known.degraded = endpoint.health_status == "DEGRADED"
+        known.health_check = endpoint.health_check
+        said = known.flags & ~_SAID_ANEW
+        if endpoint.health_status in _UNHEALTHY:
+            said |= flags.FAILED_EDS_HEALTH
+        elif endpoint.health_status == "DEGRADED":
+            said |= flags.DEGRADED_EDS_HEALTH
+        if said & flags.ACTIVE and not self.checks(known):
+            said &= ~flags.ACTIVE
+        if said != known.flags:
+            known.mark(~said, False)
+            known.mark(said, True)
         return known
 
-    def _tls_for(self, metadata: tuple[tuple[str, str], ...]) -> UpstreamTls | None:
+    def checks(self, host: Host) -> bool:
+        """Whether ``host`` is one for active health checks."""
+        return self.config.health_check is not None and not host.health_check.disabled
+
+    def _stays(self, host: Host) -> bool:
+        config = self.config
+        return (
+            config.type in _DYNAMIC
+            and not config.ignore_health_on_host_removal
+            and self.checks(host)
+            and not host.flags & (flags.FAILED_ACTIVE_HC | flags.FAILED_EDS_HEALTH)
+        )
+
+    def set_health(self, found: Mapping[Address, int]) -> None:
+        """What active health checks say of some hosts: of ``flags``, those in ``ACTIVE``. Others are not touched."""
+        gone = []
+        for host in self.hosts:
+            said = found.get(host.address)
+            if said is None or not self.checks(host):
+                continue
+            if said & ~host.flags & flags.FAILED_ACTIVE_HC:
+                for other in (host, *(made for made in self._on_behalf.values() if made.origin is host)):
+                    other.epoch += 1
+            host.mark(flags.ACTIVE, False)
+            host.mark(said & flags.ACTIVE, True)
+            if host.flags & flags.PENDING_DYNAMIC_REMOVAL and said & flags.FAILED_ACTIVE_HC:
+                gone.append(host)
+        if gone:
+            self.hosts = tuple(host for host in self.hosts if host not in gone)
+            self.stats.membership_change += 1
+        self.refresh()
+        for host in gone:
+            self._remove(host)
+
+    def tls_for(self, metadata: tuple[tuple[str, str], ...]) -> UpstreamTls | None:
+        """The TLS settings for a host with this ``envoy.transport_socket_match`` metadata."""
         for match in self.config.transport_socket_matches:
             if set(match.match) <= set(metadata):
                 return match.tls
@@ -135,7 +194,7 @@ class Cluster:
         address = (ip, self.config.original_dst_port or port)
         host = known.pop(address, None)
         if host is None:
-            host = Host(address, tls=self._tls_for(()))
+            host = Host(address, tls=self.tls_for(()))
             if len(known) >= self.max_original_dst_hosts:
                 oldest = next(iter(known))
                 self._remove(known.pop(oldest))
@@ -172,15 +231,15 @@ class Cluster:
         host.connect_failures += 1
         if not host.healthy:
             return 0.0
-        host.healthy = False
+        host.mark(flags.UNREACHABLE, True)
         self.refresh()
         return min(UNREACHABLE_CAP, UNREACHABLE_BASE * 2.0 ** min(host.connect_failures - 1, 10))
 
     def try_again(self, host: Host) -> None:
         """Let requests find out whether ``host`` can be reached again."""
         host = host.origin or host
-        if not host.removed and not host.healthy:
-            host.healthy = True
+        if not host.removed and host.flags & flags.UNREACHABLE:
+            host.mark(flags.UNREACHABLE, False)
             self.refresh()
 
     def refresh(self) -> None:
@@ -191,6 +250,7 @@ class Cluster:
         self.stats.membership_total = len(hosts)
         self.stats.membership_healthy = sum(h.healthy and not h.degraded for h in hosts)
         self.stats.membership_degraded = sum(h.degraded and h.healthy for h in hosts)
+        self.stats.membership_excluded = sum(h.excluded for h in hosts)
         self.stats.max_host_weight = max((h.weight for h in hosts), default=0)
 
     def adopt(self, previous: Cluster) -> None:
@@ -208,7 +268,7 @@ class Cluster:
             return
         if self.config.type == "ORIGINAL_DST":
             for host in previous._original_dst.values():
-                if host.tls == self._tls_for(()) and (
+                if host.tls == self.tls_for(()) and (
                     self.config.original_dst_port == previous.config.original_dst_port
                 ):
                     self._original_dst[host.address] = host

@@ -26,14 +26,14 @@ class HostHealth:
         "_config", "_first", "_healthy", "_random", "_unhealthy", "degraded", "failed", "pending", "timed_out",
     )  # fmt: skip
 
-    def __init__(self, config: HealthCheck, random: Callable[[], float]) -> None:
-        """``random`` gives floats in [0, 1)."""
+    def __init__(self, config: HealthCheck, random: Callable[[], float], *, failed: bool = True) -> None:
+        """``random`` gives floats in [0, 1). ``failed``: as what the host is taken before the first result."""
         self._config = config
         self._random = random
         self._first = True
         self._healthy = 0
         self._unhealthy = 0
-        self.failed = True
+        self.failed = failed
         self.timed_out = False
         self.degraded = False
         self.pending = True

@@ -24,12 +24,13 @@ def holds(body: bytes, wanted: tuple[bytes, ...]) -> bool:
     return True
 
 
-def compile_http(check: HttpCheck, field: str) -> Judge:
+def compile_http(check: HttpCheck, field: str, verified: Callable[[], None]) -> Judge:
     """The verdict on a response (``HttpActiveHealthCheckSession::healthCheckResult``). Raises ``ConfigError`` under
     ``field``.
 
-    Of its body, as much is given as ``response_buffer_size`` says. A response that is not passed and has
-    ``x-envoy-immediate-health-check-fail`` excludes the host besides, which is for the caller to see.
+    ``verified`` is called when the name of the service is looked at. Of its body, as much is given as
+    ``response_buffer_size`` says. A response that is not passed and has ``x-envoy-immediate-health-check-fail``
+    excludes the host besides, which is for the caller to see.
     """
     called = None
     if check.service_name is not None:
@@ -41,6 +42,7 @@ def compile_http(check: HttpCheck, field: str) -> Judge:
         if not _within(head.status, check.expected_statuses):
             return "retriable" if _within(head.status, check.retriable_statuses) else "failed"
         if called is not None:
+            verified()
             name = head.get(b"x-envoy-upstream-healthchecked-cluster") or b""
             if not called(name.decode("latin-1")):
                 return "failed"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from proxy.cluster import flags as health_flags
+from proxy.model.cluster import ENDPOINT_HEALTH_CHECK
 from proxy.model.connection import Address, Ends
 from proxy.model.tls import UpstreamTls
 
@@ -17,6 +19,9 @@ class Host:
     clusters whose requests go on in the version that they came in, and ``max_streams``: how
     many streams at a time its HTTP/2 connections were allowed last, 0 = not known. With ``ends`` its
     connections are on behalf of one client alone, and ``origin`` is the host that this stands for.
+    ``epoch`` rises each time that health checks have found it failed: connections of an earlier one are not kept.
+    ``flags`` are those of ``proxy.cluster.flags``, changed by :meth:`mark`; ``healthy``, ``degraded`` and
+    ``excluded`` are what they come to.
     """
 
     __slots__ = (
@@ -26,6 +31,10 @@ class Host:
         "cx_active",
         "degraded",
         "ends",
+        "epoch",
+        "excluded",
+        "flags",
+        "health_check",
         "healthy",
         "hostname",
         "http2_idle",
@@ -58,8 +67,14 @@ class Host:
         self.hostname = hostname
         self.weight = weight
         self.priority = priority
-        self.healthy = healthy
-        self.degraded = degraded
+        self.epoch = 0
+        self.flags = 0
+        self.healthy = True
+        self.degraded = self.excluded = False
+        if not healthy or degraded:
+            self.mark(health_flags.FAILED_EDS_HEALTH, not healthy)
+            self.mark(health_flags.DEGRADED_EDS_HEALTH, degraded)
+        self.health_check = ENDPOINT_HEALTH_CHECK
         self.tls = tls
         self.active = 0
         self.connect_failures = 0
@@ -73,6 +88,13 @@ class Host:
         self.max_streams = 0
         self.ends: Ends | None = None
         self.origin: Host | None = None
+
+    def mark(self, flags: int, on: bool) -> None:
+        """Set or clear ``flags``; the cluster is to be refreshed."""
+        self.flags = self.flags | flags if on else self.flags & ~flags
+        self.healthy = not self.flags & health_flags.UNHEALTHY
+        self.degraded = bool(self.flags & health_flags.DEGRADED)
+        self.excluded = bool(self.flags & health_flags.EXCLUDED)
 
     def __repr__(self) -> str:
         return f"<Host {self.label} priority={self.priority} weight={self.weight} healthy={self.healthy}>"

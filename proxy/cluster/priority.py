@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PriorityHosts:
-    """How many hosts a priority has, and how many of them are healthy and degraded (the rest is unhealthy)."""
+    """How many hosts a priority has, and how many of them are healthy and degraded (the rest is unhealthy).
+
+    Hosts that do not count, as they have yet to be checked, are in none of these.
+    """
 
     total: int
     healthy: int

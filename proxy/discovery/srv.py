@@ -66,6 +66,7 @@ def address_assignment(
                     weight=endpoint.weight,
                     health_status=endpoint.health_status,
                     transport_match=endpoint.transport_match,
+                    health_check=endpoint.health_check,
                 )
                 for ip in (ips[:1] if logical else ips)
             )

@@ -1,8 +1,9 @@
-"""The judge of inbound frames: floods are seen in the frames' heads, before the codec spends anything on them.
+"""The judge of inbound frames: floods and late frames are seen in the frames' heads, before the codec spends anything.
 
-It walks the 9 bytes before each payload and looks into no payload but for the length of padding. It knows nothing of
-the engine, answers nothing and does not check the protocol: what is no frame at all is the codec's to refuse. Whoever
-feeds it ends the connection when it says so.
+It walks the 9 bytes before each payload and looks into no payload but for the length of padding, the stream that
+PRIORITY names and the size of a grant. It knows nothing of the engine, answers nothing and leaves the protocol to the
+codec but for what codecs let pass: what is no frame at all is the codec's to refuse. Whoever feeds it ends the
+connection when it says so.
 
 The limits and the names are Envoy's. Envoy ends the connection without GOAWAY and counts ``http2.<name>``:
 
@@ -11,10 +12,21 @@ The limits and the names are Envoy's. Envoy ends the connection without GOAWAY a
 - ``inbound_window_update_frames_flood``: WINDOW_UPDATE, per stream opened and DATA frame sent;
 - ``header_overflow``: a header block above ``max_header_block_size``, or cut into more CONTINUATION frames than any
   sender needs. (Envoy leaves that to its codec; the name is that of a header list too large.)
+
+What a client must not send (RFC 9113), and nghttp2 ignores:
+
+- ``stream_closed``: DATA or HEADERS on a stream that it has ended or reset (section 5.1). What comes on a stream that
+  we have reset may have been under way, and is no breach;
+- ``protocol_error``: HEADERS with the number of a stream that was skipped (section 5.1.1), PRIORITY of stream 0
+  (section 6.3), PRIORITY of a stream on itself (RFC 7540 section 5.3.1).
+
+``grant`` is no breach: in ``grants`` there is WINDOW_UPDATE of 2**24 or more, which its stream's window may not take.
+Of smaller ones the codec judges.
 """
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Final, Literal, TypeAlias
 
 from proxy.http2.limits import FloodLimits
@@ -25,6 +37,8 @@ Flood: TypeAlias = Literal[
     "inbound_window_update_frames_flood",
     "header_overflow",
 ]
+Breach: TypeAlias = Literal["stream_closed", "protocol_error"]
+Verdict: TypeAlias = Flood | Breach | Literal["grant"]
 
 PREFACE_SIZE: Final = 24
 _CONTINUATIONS: Final = 8
@@ -32,16 +46,22 @@ _CONTINUATIONS: Final = 8
 _SMALL_FRAME: Final = 1024
 """No sender cuts a large block into smaller frames than this."""
 
-_DATA, _HEADERS, _PRIORITY, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 2, 8, 9
-_END_STREAM, _END_HEADERS, _PADDED = 0x1, 0x4, 0x8
+_MAX_OPEN: Final = 1024
+"""Streams that are known to be open before all so far are forgotten: late frames of those are ignored."""
+
+_DATA, _HEADERS, _PRIORITY, _RST_STREAM, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 2, 3, 8, 9
+_END_STREAM, _PADDED = 0x1, 0x8
+_BLOCK: Final = (_HEADERS, _CONTINUATION)
+_frame_head = Struct(">IBI").unpack_from
 
 
 class FrameInspector:
     """Follows the frames of one connection through however its bytes are cut."""
 
     __slots__ = (
-        "_block_frames", "_block_size", "_empty", "_head", "_left", "_limits", "_max_continuations",
-        "_priorities", "_server", "_window_updates", "data_frames_sent", "flood", "last_stream", "opened_streams",
+        "_block_frames", "_block_size", "_empty", "_forgotten", "_head", "_left", "_limits", "_max_continuations",
+        "_open", "_priorities", "_server", "_window_updates", "data_frames_sent", "grants", "last_stream",
+        "opened_streams", "verdict",
     )  # fmt: skip
 
     def __init__(self, limits: FloodLimits, *, server: bool) -> None:
@@ -57,93 +77,117 @@ class FrameInspector:
         self._window_updates = 0
         self._block_size = 0
         self._block_frames = 0
+        self._open: set[int] = set()
+        """A server's: streams that the client has opened and neither ended nor reset."""
+        self._forgotten = 0
+        """The highest stream of which it is not known any more."""
         self.last_stream = 0
         """A server's: the highest number of a stream so far."""
         self.opened_streams = 0
         """Streams so far: a server's are counted here, a client adds one for each request that it sends."""
         self.data_frames_sent = 0
         """For the connection to keep up to date."""
-        self.flood: Flood | None = None
-        """The limit that was passed; nothing is looked at after that."""
+        self.grants: list[tuple[int, int, int]] = []
+        """A server's: where in what was inspected last a large WINDOW_UPDATE begins (below 0: it began earlier), its
+        stream and its increment."""
+        self.verdict: Flood | Breach | None = None
+        """The limit that was passed or the rule that was broken; nothing is looked at after that."""
 
-    def inspect(self, data: bytes | bytearray | memoryview) -> Flood | None:
-        """Look at what came: the limit that was passed, if one was."""
+    def inspect(self, data: bytes | bytearray | memoryview) -> Verdict | None:
+        """Look at what came: what is wrong with it, if anything is."""
         left = self._left
         size = len(data)
         if left >= size:
             self._left = left - size
-            return self.flood
-        flood = self.flood
-        if flood is not None:
-            return flood
-        if self._head:
+            return self.verdict
+        verdict = self.verdict
+        if verdict is not None:
+            return verdict
+        before = len(self._head)
+        if before:
             data = self._head + bytes(data)
             size = len(data)
             self._head = b""
+        server = self._server
+        found: Verdict | None = None
         at = left
-        while at + 9 <= size:
-            kind = data[at + 3]
-            length = data[at] << 16 | data[at + 1] << 8 | data[at + 2]
+        end = at + 9
+        while end <= size:
+            # Length and type in one, which is quicker than byte by byte.
+            length, flags, number = _frame_head(data, at)
+            kind = length & 0xFF
+            length >>= 8
             if kind == _DATA:
-                if length and not data[at + 4] & _PADDED:
+                if length and not flags & _PADDED:
                     self._empty = 0
-                elif length and at + 9 == size:
+                elif length and end == size:
                     # How much of it is padding is yet to come.
                     break
-                elif self._is_flood_of_empty(data, at, length):
-                    return self.flood
-            elif kind in (_HEADERS, _CONTINUATION):
-                if kind == _HEADERS and length and data[at + 4] & _PADDED and at + 9 == size:
+                elif self._is_flood_of_empty(kind, length, flags, data, end):
+                    return self.verdict
+                if server:
+                    number &= 0x7FFFFFFF
+                    if number not in self._open:
+                        if self._is_late(number):
+                            return self.verdict
+                    elif flags & _END_STREAM:
+                        self._open.discard(number)
+            elif kind in _BLOCK:
+                if kind == _HEADERS and length and flags & _PADDED and end == size:
                     break
-                if self._is_flood_of_headers(data, at, kind, length):
-                    return self.flood
+                if length and not flags & _PADDED:
+                    self._empty = 0
+                elif self._is_flood_of_empty(kind, length, flags, data, end):
+                    return self.verdict
+                if self._is_header_overflow(kind, length):
+                    return self.verdict
+                if server and kind == _HEADERS and self._is_late_head(number & 0x7FFFFFFF, flags):
+                    return self.verdict
             elif kind == _WINDOW_UPDATE:
+                if end + 4 > size:
+                    break
                 self._window_updates += 1
                 if self._window_updates > 5 and self._is_flood_of_window_updates():
-                    return self.flood
+                    return self.verdict
+                if data[end] and number and server:
+                    increment = int.from_bytes(data[end : end + 4], "big") & 0x7FFFFFFF
+                    self.grants.append((at - before, number & 0x7FFFFFFF, increment))
+                    found = "grant"
             elif kind == _PRIORITY:
-                self._priorities += 1
-                if self._priorities > self._limits.max_inbound_priority_frames_per_stream * (
-                    1 + self.opened_streams
-                ):
-                    self.flood = "inbound_priority_frames_flood"
-                    return self.flood
-            at += 9 + length
+                if end + 4 > size:
+                    break
+                on = int.from_bytes(data[end : end + 4], "big")
+                if self._is_bad_priority(number & 0x7FFFFFFF, on & 0x7FFFFFFF):
+                    return self.verdict
+            elif kind == _RST_STREAM:
+                self._open.discard(number & 0x7FFFFFFF)
+            at = end + length
+            end = at + 9
         if at < size:
             self._head = bytes(data[at:])
             self._left = 0
         else:
             self._left = at - size
-        return None
+        return found
 
-    def _is_flood_of_empty(self, data: bytes | bytearray | memoryview, at: int, length: int) -> bool:
-        flags = data[at + 4]
-        if length and flags & _PADDED and data[at + 3] != _CONTINUATION:
-            length -= 1 + data[at + 9]
-        if length > 0 or (flags & _END_STREAM and data[at + 3] != _CONTINUATION):
+    def _is_flood_of_empty(
+        self, kind: int, length: int, flags: int, data: bytes | bytearray | memoryview, end: int
+    ) -> bool:
+        if length and flags & _PADDED and kind != _CONTINUATION:
+            length -= 1 + data[end]
+        if length > 0 or (flags & _END_STREAM and kind != _CONTINUATION):
             self._empty = 0
             return False
         self._empty += 1
         if self._empty <= self._limits.max_consecutive_inbound_frames_with_empty_payload:
             return False
-        self.flood = "inbound_empty_frames_flood"
+        self.verdict = "inbound_empty_frames_flood"
         return True
 
-    def _is_flood_of_headers(
-        self, data: bytes | bytearray | memoryview, at: int, kind: int, length: int
-    ) -> bool:
-        if length and not data[at + 4] & _PADDED:
-            self._empty = 0
-        elif self._is_flood_of_empty(data, at, length):
-            return True
+    def _is_header_overflow(self, kind: int, length: int) -> bool:
         if kind == _HEADERS:
             self._block_size = length
             self._block_frames = 0
-            if self._server:
-                stream_id = int.from_bytes(data[at + 5 : at + 9], "big") & 0x7FFFFFFF
-                if stream_id > self.last_stream:
-                    self.last_stream = stream_id
-                    self.opened_streams += 1
         else:
             self._block_size += length
             self._block_frames += 1
@@ -151,7 +195,7 @@ class FrameInspector:
             self._block_size > self._limits.max_header_block_size
             or self._block_frames > self._max_continuations
         ):
-            self.flood = "header_overflow"
+            self.verdict = "header_overflow"
             return True
         return False
 
@@ -159,5 +203,41 @@ class FrameInspector:
         allowed = self._limits.max_inbound_window_update_frames_per_data_frame_sent * self.data_frames_sent
         if self._window_updates <= 5 + 2 * (self.opened_streams + allowed):
             return False
-        self.flood = "inbound_window_update_frames_flood"
+        self.verdict = "inbound_window_update_frames_flood"
+        return True
+
+    def _is_bad_priority(self, number: int, on: int) -> bool:
+        self._priorities += 1
+        if self._priorities > self._limits.max_inbound_priority_frames_per_stream * (1 + self.opened_streams):
+            self.verdict = "inbound_priority_frames_flood"
+            return True
+        if not self._server or (number and number != on):
+            return False
+        self.verdict = "protocol_error"
+        return True
+
+    def _is_late_head(self, number: int, flags: int) -> bool:
+        """HEADERS of a server's stream, which opens it, or ends it with trailers."""
+        if number > self.last_stream:
+            self.last_stream = number
+            self.opened_streams += 1
+            if not flags & _END_STREAM:
+                self._open.add(number)
+                if len(self._open) > _MAX_OPEN:
+                    # Those that we have reset stay: nobody says when the last of their frames has come.
+                    self._open.clear()
+                    self._forgotten = number
+        elif number not in self._open:
+            return self._is_late(number, head=True)
+        elif flags & _END_STREAM:
+            self._open.discard(number)
+        return False
+
+    def _is_late(self, number: int, *, head: bool = False) -> bool:
+        """A frame on no open stream: whether that is over, or was skipped."""
+        if not (self._forgotten < number <= self.last_stream and number & 1):
+            # Idle, or never the client's: the codec knows.
+            return False
+        skipped = self.last_stream != 2 * self.opened_streams - 1
+        self.verdict = "protocol_error" if head and skipped else "stream_closed"
         return True

@@ -8,6 +8,8 @@ from typing import Final
 
 DEFAULT_WINDOW: Final = 65_535
 """RFC 9113 section 6.9.2: every window before either side has said otherwise."""
+MAX_WINDOW: Final = (1 << 31) - 1
+"""RFC 9113 section 6.9.1."""
 
 
 class Role(Enum):

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
+from proxy.http2 import codec as codecs
 from proxy.http2 import events
-from proxy.http2.codec import Codec, CodecError, dispatch_table
-from proxy.http2.errors import ConnectionStateError, StreamProtocolError
+from proxy.http2.codec import Codec, CodecError
+from proxy.http2.errors import ConnectionStateError, StreamProtocolError, StreamUnavailableError
 from proxy.http2.events import Header
-from proxy.http2.frames import FrameInspector
+from proxy.http2.frames import Breach, Flood, FrameInspector
 from proxy.http2.limits import MAX_HEADER_BLOCK_SIZE, FloodLimits
-from proxy.http2.options import Options
+from proxy.http2.options import MAX_WINDOW, ErrorCode, Options
 from proxy.model.http2 import PREMATURE_RESETS, Http2Options, PrematureResets
 
 HIGH: Final = 256 * 1024
@@ -24,6 +25,10 @@ LOW: Final = 128 * 1024
 """Bytes at which it may go on."""
 PULL: Final = 1 << 20
 """Bytes that are taken from the codec at one time where more wait; in between the transport says whether it is full."""
+_BREACHES: Final[dict[str, int]] = {
+    "stream_closed": ErrorCode.STREAM_CLOSED,
+    "protocol_error": ErrorCode.PROTOCOL_ERROR,
+}
 
 _ENDED: Final = (ConnectionStateError, StreamProtocolError)
 
@@ -160,7 +165,7 @@ class Session:
         self._answers_allowed = limits.max_outbound_control_frames
         self._on_flood = on_flood
         self._flusher = flusher
-        self._handlers = dispatch_table(
+        self._handlers = codecs.dispatch_table(
             {
                 **_IGNORED,
                 events.PingReceived: self._answered,
@@ -184,22 +189,63 @@ class Session:
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the peer. Raises what the codec raises for a connection that cannot go on."""
-        flood = self.inspector.inspect(data)
-        if flood is not None:
-            self._on_flood(flood)
+        verdict = self.inspector.inspect(data)
+        if verdict is not None and verdict != "grant":
+            self._end(verdict)
             return
         try:
+            if verdict is not None:
+                data = self._judge_grants(data)
+                if not data:
+                    return
             self.codec.receive_data(data)
         except CodecError:
             # What came before was in order.
             self._dispatch()
             raise
         self._dispatch()
+        if self._answers > self._answers_allowed and not self.blocked:
+            # Much may be read before the loop's turn ends. Only written answers can block.
+            self._answers = 0
+            self.flush()
         if self.blocked and self._is_flood_of_answers():
             self._on_flood("outbound_control_flood")
             return
         if not self.dirty:
             self._flusher.mark(self)
+
+    def _end(self, verdict: Flood | Breach) -> None:
+        code = _BREACHES.get(verdict)
+        if code is None:
+            self._on_flood(verdict)
+        else:
+            self.terminate(code)
+
+    def _judge_grants(self, data: bytes) -> bytes:
+        """Reset streams whose window cannot take what it is given (RFC 9113 section 6.9.1); the codec would end the
+        connection. What of ``data`` is left for the codec; nothing if the connection is over."""
+        codec = self.codec
+        grants = self.inspector.grants
+        self.inspector.grants = []
+        taken = 0
+        for at, number, increment in grants:
+            if at > taken:
+                codec.receive_data(data[taken:at])
+                taken = at
+                self._dispatch()
+                if self.closed:
+                    return b""
+            try:
+                window = codec.stream_remote_window_size(number)
+            except StreamUnavailableError:
+                continue
+            if window + increment > MAX_WINDOW:
+                codec.reset_stream(number, ErrorCode.FLOW_CONTROL_ERROR)
+                # Only when it is sent the stream is over for the codec.
+                self.flush()
+                if self.closed or not codec.want_read:
+                    return b""
+        return data[taken:]
 
     def _is_flood_of_answers(self) -> bool:
         """Whether a peer that does not read has made us answer too often: each PING and SETTINGS is acknowledged, and
@@ -208,8 +254,7 @@ class Session:
         return self._answers + opened > self._answers_allowed
 
     def _answered(self, event: events.Event) -> None:
-        if self.blocked:
-            self._answers += 1
+        self._answers += 1
 
     def _dispatch(self) -> None:
         handlers = self._handlers

@@ -7,6 +7,7 @@ from typing import Literal
 
 from proxy.model.address import BindConfig, SocketAddress
 from proxy.model.frozen import dataclass
+from proxy.model.health_check import HealthCheck
 from proxy.model.http2 import HTTP2_DEFAULTS, Http2Options
 from proxy.model.tls import UpstreamTls
 
@@ -14,6 +15,19 @@ HealthStatus = Literal["UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT",
 DiscoveryType = Literal["STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS", "ORIGINAL_DST", "DNS_SRV"]
 LbPolicy = Literal["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "CLUSTER_PROVIDED"]
 UpstreamProtocol = Literal["HTTP1", "HTTP2", "AUTO", "DOWNSTREAM"]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointHealthCheck:
+    """``Endpoint.HealthCheckConfig``: where and as whom it is checked; 0 and "" = as it is used."""
+
+    port: int = 0
+    address: str = ""
+    hostname: str = ""
+    disabled: bool = False
+
+
+ENDPOINT_HEALTH_CHECK = EndpointHealthCheck()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +39,7 @@ class Endpoint:
     weight: int = 1
     health_status: HealthStatus = "UNKNOWN"
     transport_match: tuple[tuple[str, str], ...] = ()
+    health_check: EndpointHealthCheck = ENDPOINT_HEALTH_CHECK
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +101,9 @@ class Cluster:
     HTTP/2, ``max_response_headers_kb`` that on HTTP/1.1.
     ``proxy_protocol``: the version of the header that goes before everything else on a connection
     (``ProxyProtocolUpstreamTransport``), 0 = none. ``original_dst_port`` replaces the port of original destinations.
+    ``health_check`` is the only one of ``health_checks``. A host that is not listed any more stays while it passes,
+    unless ``ignore_health_on_host_removal``; with ``ignore_new_hosts_until_first_hc`` one counts only when it was
+    checked. ``close_connections_on_host_health_failure`` is about relayed connections; those for HTTP are not kept.
     """
 
     name: str
@@ -117,3 +135,7 @@ class Cluster:
     panic_threshold: float = 50.0
     proxy_protocol: Literal[0, 1, 2] = 0
     original_dst_port: int = 0
+    health_check: HealthCheck | None = None
+    ignore_health_on_host_removal: bool = False
+    ignore_new_hosts_until_first_hc: bool = False
+    close_connections_on_host_health_failure: bool = False

@@ -14,8 +14,9 @@ StatusRange: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class HttpCheck:
-    """``HttpHealthCheck``. ``host`` "" = the endpoint's name, else the cluster's. ``receive``: byte strings that the
-    body holds, in this order, looked for in its first ``response_buffer_size`` bytes (0: in all of it)."""
+    """``HttpHealthCheck``. ``host`` "" = the cluster's name; an endpoint's own name for health checks goes before both.
+    ``receive``: byte strings that the body holds, in this order, looked for in its first ``response_buffer_size`` bytes
+    (0: in all of it)."""
 
     path: str
     host: str = ""

@@ -268,10 +268,25 @@ class AccessLogStats:
 
 
 @dataclass(slots=True, eq=False)
+class HealthCheckStats:
+    """``cluster.<name>.health_check.*``; ``healthy`` and ``degraded`` are numbers of hosts now."""
+
+    attempt: int = 0
+    success: int = 0
+    failure: int = 0
+    passive_failure: int = 0
+    network_failure: int = 0
+    verify_cluster: int = 0
+    healthy: int = 0
+    degraded: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class ClusterStats:
     """``cluster.<name>.*`` (upstream statistics). ``rq_xx[n]``: answers of class ``n`` hundred; times: microseconds.
 
     ``http2``: ``None`` before the first HTTP/2 connection, as Envoy has no such statistics until then.
+    ``health_check``: ``None`` where hosts are not checked.
     """
 
     upstream_cx_total: int = 0
@@ -297,6 +312,7 @@ class ClusterStats:
     upstream_cx_none_healthy: int = 0
     upstream_rq_total: int = 0
     upstream_rq_active: int = 0
+    upstream_rq_active_overflow: int = 0
     upstream_rq_completed: int = 0
     upstream_rq_pending_total: int = 0
     upstream_rq_pending_active: int = 0
@@ -309,6 +325,7 @@ class ClusterStats:
     upstream_rq_rx_reset: int = 0
     upstream_rq_tx_reset: int = 0
     upstream_rq_retry: int = 0
+    upstream_rq_retry_backoff_exponential: int = 0
     upstream_rq_retry_success: int = 0
     upstream_rq_retry_overflow: int = 0
     upstream_rq_retry_limit_exceeded: int = 0
@@ -322,6 +339,7 @@ class ClusterStats:
     membership_change: int = 0
     membership_healthy: int = 0
     membership_degraded: int = 0
+    membership_excluded: int = 0
     membership_total: int = 0
     update_attempt: int = 0
     update_success: int = 0
@@ -341,6 +359,7 @@ class ClusterStats:
     rq_time: Histogram = field(default_factory=Histogram)
     cx_connect_ms: Histogram = field(default_factory=Histogram)
     http2: Http2Stats | None = None
+    health_check: HealthCheckStats | None = None
 
     def http2_stats(self) -> Http2Stats:
         """``cluster.<name>.http2.``, from now on there."""

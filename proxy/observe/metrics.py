@@ -41,7 +41,7 @@ BUCKETS_MS = (
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 1.0)
 _GAUGE = re.compile(
     r"_(?:active|buffered)$"
-    r"|^(?:membership_(?:healthy|degraded|total)|max_host_weight|active|active_connections|scale_percent|pressure"
+    r"|^(?:(?:membership_)?(?:healthy|degraded)|membership_(?:total|excluded)|max_host_weight|active|active_connections|scale_percent|pressure"
     r"|pending_send_bytes)$"
 )
 
@@ -128,6 +128,10 @@ def gather(store: StatStore, clusters: Iterable[CountedCluster]) -> Iterator[Met
         )
         if cluster.stats.http2 is not None:
             yield from _group(cluster.stats.http2, f"{prefix}http2.", "cluster.http2.", labels)
+        if cluster.stats.health_check is not None:
+            yield from _group(
+                cluster.stats.health_check, f"{prefix}health_check.", "cluster.health_check.", labels
+            )
         for code, count in sorted(cluster.stats.rq_codes.items()):
             if 100 <= code <= 599:
                 yield Metric(
@@ -162,7 +166,7 @@ def _group(
     for attribute in fields(stats):  # type: ignore[arg-type]  # all of proxy.model.stats are dataclasses
         name = attribute.name
         value = getattr(stats, name)
-        if isinstance(value, dict) or name == "http2":
+        if isinstance(value, dict) or name in ("http2", "health_check"):
             continue
         if isinstance(value, list):
             for hundreds, count in enumerate(value):

@@ -18,6 +18,7 @@ from proxy.observe.store import StatStore
 _ALIKE = frozenset(
     {
         *("membership_change", "membership_healthy", "membership_degraded", "membership_total"),
+        "membership_excluded",
         *("update_attempt", "update_success", "update_failure", "update_empty", "update_no_rebuild"),
         *("max_host_weight", "uptime", "pressure", "scale_percent", "active"),
     }
@@ -35,6 +36,7 @@ class LiveHost(Protocol):
     rq_total: int
     healthy: bool
     degraded: bool
+    flags: int
 
 
 class LiveCluster(Protocol):
@@ -59,6 +61,7 @@ class HostCounts:
     rq_total: int = 0
     healthy: bool = True
     degraded: bool = False
+    flags: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -100,9 +103,10 @@ def report(store: StatStore, clusters: Iterable[LiveCluster]) -> Report:
                 host.rq_total,
                 host.healthy,
                 host.degraded,
+                host.flags,
             )
             for host in cluster.hosts
-            if host.rq_total or host.cx_active or host.rq_error or not host.healthy
+            if host.rq_total or host.cx_active or host.rq_error or host.flags
         }
         if hosts:
             made.hosts[cluster.name] = hosts
@@ -129,6 +133,7 @@ def add(total: Report, part: Report, *, alive: bool = True) -> None:
             # Whoever cannot reach a host makes it one to look at.
             host.healthy &= counts.healthy
             host.degraded |= counts.degraded
+            host.flags |= counts.flags
 
 
 def counted(made: Report, clusters: Iterable[LiveCluster]) -> Iterator[CountedStats]:
@@ -138,6 +143,8 @@ def counted(made: Report, clusters: Iterable[LiveCluster]) -> Iterator[CountedSt
         if stats is None:
             stats = ClusterStats()
         _take_largest(stats, cluster.stats)
+        # Hosts are checked by the process that leads.
+        stats.health_check = cluster.stats.health_check
         yield CountedStats(cluster.name, stats)
 
 
@@ -166,7 +173,7 @@ def _add(total: Any, part: Any, alive: bool) -> None:
             _add_all(getattr(total, name), value, alive)
         elif isinstance(value, Http2Stats):
             _add(total.http2_stats(), value, alive)
-        elif value is None:
+        elif value is None or name == "health_check":
             continue
         elif name in _ALIKE:
             if alive:

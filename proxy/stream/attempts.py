@@ -40,10 +40,18 @@ class Attempts(ExchangeState):
         """The final response began. ``done``: and it is complete."""
         raise NotImplementedError
 
-    def connected(self, connection: PooledConnection) -> None:
-        """The pool has a connection for us."""
+    def connected(self, connection: PooledConnection) -> bool:
+        """The pool has a connection for us. False: too many requests are under way for us to take it."""
         self._waiting = False
-        self._begin(connection)
+        return self._begin(connection)
+
+    def upstream_done(self) -> None:
+        """The host has done with the request: the next may be sent."""
+        cluster = self.cluster
+        if self._breaker_held and cluster is not None:
+            self._breaker_held = False
+            cluster.breaker.release_request()
+            cluster.stats.upstream_rq_active -= 1
 
     def connect_failed(self, reason: str, message: str) -> None:
         self._waiting = False
@@ -86,10 +94,11 @@ class Attempts(ExchangeState):
             elif not pooled.takes_request():
                 # It has left. One that does stays until it has no room.
                 continue
-            self._begin(pooled)
+            if not self._begin(pooled) and not pooled.http2:
+                idle.append(pooled)
             return
         self._waiting = True
-        if not self.request_done:
+        if not self.request_done and not self.upgrade:
             self.down.hold_for_upstream()
         if not self.down.pool.wait(cluster, host, self, http2=http2):
             self._waiting = False
@@ -102,7 +111,15 @@ class Attempts(ExchangeState):
         self.host = host
         host.active += 1
 
-    def _begin(self, connection: PooledConnection) -> None:
+    def _begin(self, connection: PooledConnection) -> bool:
+        """Send the request. False: the breaker does not let it."""
+        if not self._breaker_held:
+            # Requests that wait for a connection do not count, as in Envoy.
+            if not connection.cluster.breaker.try_request():
+                self._failed_attempt("overflow", "")
+                return False
+            self._breaker_held = True
+            connection.cluster.stats.upstream_rq_active += 1
         connection.cluster.stats.upstream_rq_total += 1
         self.upstream_local = connection.local
         self.upstream_principal = connection.principal
@@ -125,15 +142,15 @@ class Attempts(ExchangeState):
         down.release_for_upstream()
         if connection.http2:
             self._begin_http2(connection, more, body)
-            return
+            return True
         self._upstream = connection
         if down.write_paused:
             # It was said before there was a connection to pause.
             connection.pause_reading()
         if self.upgrade and route.terminates_connect:
-            connection.begin_raw(self)  # type: ignore[arg-type]
-            self.response_started(opened(), b"", 0, False)
-            return
+            early = connection.begin_raw(self)  # type: ignore[arg-type]
+            self.response_started(opened(), early, len(early), False)
+            return True
         block = down.edge.request_block(self, self._outgoing, more)
         if self.unframed and self.head.length < 0 and not self.upgrade:
             self._reframe = _CHUNK
@@ -141,6 +158,7 @@ class Attempts(ExchangeState):
             self._send_kept(body)
         else:
             connection.begin(self, block + body if body else block)  # type: ignore[arg-type]
+        return True
 
     def _begin_http2(self, connection: Http2Connection, more: bytes, body: bytes | bytearray) -> None:
         assert self._outgoing is not None
@@ -214,6 +232,7 @@ class Attempts(ExchangeState):
             self._add_flag("URX")
             return False
         cluster.stats.upstream_rq_retry += 1
+        cluster.stats.upstream_rq_retry_backoff_exponential += 1
         if self._upstream is not None:
             if not keep_connection:
                 self._upstream.detach()

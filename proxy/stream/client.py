@@ -71,6 +71,9 @@ class ClientStream(Protocol):
     def start_tunnel(self) -> None:
         """From now on bytes are passed on as they come."""
 
+    def drain(self) -> None:
+        """Take no request after this one."""
+
     def cut_off(self) -> None:
         """End now, in the middle of the response."""
 

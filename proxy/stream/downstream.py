@@ -98,7 +98,7 @@ class Downstream(ClientConnection):
             self._dispatch(self._buffer + data if self._buffer else data, len(self._buffer))
         elif self._tunnel:
             exchange.tunnel_data(data)
-        elif exchange.request_done:
+        elif exchange.request_done or (exchange.upgrade and self._body_done()):
             self._buffer += data
             self._hold(_PIPELINED)
         else:
@@ -403,9 +403,14 @@ class Downstream(ClientConnection):
         """An exchange for bytes of which no head could be made."""
         exchange = HttpExchange(self, self._http, NO_HEAD, False)
         self._exchange = exchange
+        self._http.stats.downstream_rq_http1_total += 1
         self._http.stats.downstream_rq_total += 1
         self._http.stats.downstream_rq_active += 1
         return exchange
+
+    def _body_done(self) -> bool:
+        """Whether a request has come as far as its framing says; one for a tunnel goes on after that."""
+        return not self._left and (self._chunked is None or self._chunked.done)
 
     # Holding back and ending.
 

@@ -40,7 +40,6 @@ _CLOSING: Final = frozenset(
         "path_normalization_failed",
         "query_missing_content_type",
         "request_header_timeout",
-        "upgrade_failed",
     )
 )
 """Details of replies after which Envoy closes: the client and the proxy may not mean the same by what follows."""
@@ -105,6 +104,8 @@ class HttpExchange(Attempts):
         self.route = route
         if (flags & UPGRADE or not target) and not self._accept_upgrade(route):
             stats.downstream_rq_ws_on_non_ws_route += 1
+            # The client and the proxy may not mean the same by what follows.
+            down.drain()
             self.reply(local_reply.UPGRADE_REFUSED)
             return
         for judge in http.filters:
@@ -151,15 +152,8 @@ class HttpExchange(Attempts):
             self.bytes_received = payload
             self.request_done = True
             self.request_end = monotonic()
-        if self.request_done:
+        if self.request_done or self.upgrade:
             self._request_ended()
-        breaker = cluster.breaker
-        if not breaker.try_request():
-            self.attempts = 1
-            self.reply(local_reply.reset_before_response("overflow"))
-            return
-        self._breaker_held = True
-        cluster.stats.upstream_rq_active += 1
         self._outgoing = down.edge.outgoing(self)
         self._replay = body
         self._attempt(None)
@@ -188,6 +182,7 @@ class HttpExchange(Attempts):
             self.refuse(error)
             return None
         if isinstance(target, Reply):
+            self.http.stats.downstream_rq_non_relative_path += target is local_reply.NOT_A_PATH
             self._reply_early(target)
             return None
         if target is not head.target:
@@ -263,12 +258,14 @@ class HttpExchange(Attempts):
         self.request_done = False
         self._reply_early(local_reply.malformed(error))
 
-    def downstream_lost(self, *, remote: bool) -> None:
-        """The client is gone."""
+    def downstream_lost(self, *, remote: bool, why: str = "") -> None:
+        """The client is gone, or (``why``) was given up."""
         if not self.done:
             self.http.stats.downstream_rq_rx_reset += remote and self.request_done
             self._add_flag("DC")
             self.details = "downstream_remote_disconnect" if remote else "downstream_local_disconnect"
+            if why:
+                self.details += f"({why})"
             self._finish()
 
     def downstream_reset(self, details: str = "http2.remote_reset") -> None:
@@ -306,10 +303,10 @@ class HttpExchange(Attempts):
         self.details = "via_upstream"
         if done:
             self._upstream = None
-        if not self.request_done:
-            self.http.stats.downstream_rq_response_before_rq_complete += 1
         if self.upgrade and not self._upgrade_answered(status):
             return
+        if not self.request_done:
+            self.http.stats.downstream_rq_response_before_rq_complete += 1
         self.bytes_sent = payload
         self.down.send_response(self, head, body, done, now)
         if done:
@@ -319,14 +316,15 @@ class HttpExchange(Attempts):
         self.bytes_sent += payload
         self._last = self.down.state.now
         if done:
+            if self.tunnel and not self.flags and self._tunnel_lost():
+                self.http.stats.downstream_rq_tx_reset += 1
+                self._add_flag("UC")
+                self.details = local_reply.reset_after_response("connection_termination")
             # Before the write, which may say that the client does not read: the connection is the pool's again.
             self._upstream = None
         if data or done:
             self.down.send_body(data, done)
         if done:
-            if self.tunnel and not self.flags:
-                self._add_flag("UC")
-                self.details = local_reply.reset_after_response("connection_termination")
             self._finish()
 
     def response_trailers(self, fields: Fields) -> None:
@@ -391,9 +389,12 @@ class HttpExchange(Attempts):
             self._upstream.send(data, False)
 
     def tunnel_ended(self) -> None:
-        """The client ended its half of the tunnel."""
-        self._add_flag("DC")
-        self.details = "downstream_remote_disconnect"
+        """The client ended its half of the tunnel. A connection of HTTP/1.1 that ends so is gone for Envoy."""
+        if self.down.http2:
+            self.request_done = True
+        else:
+            self._add_flag("DC")
+            self.details = "downstream_remote_disconnect"
         if self._upstream is not None:
             self._upstream.finish_tunnel()
 
@@ -425,6 +426,7 @@ class HttpExchange(Attempts):
         elif (
             self.http.request_timeout
             and not self.request_done
+            and not self._responded
             and self._since_start() >= self.http.request_timeout
         ):
             self.http.stats.downstream_rq_timeout += 1
@@ -439,7 +441,7 @@ class HttpExchange(Attempts):
             self._cut_off()
             return
         down = self.down
-        if not self.request_done and self.host is None and down.http2:
+        if not self.request_done:
             self.http.stats.downstream_rq_response_before_rq_complete += 1
         if not self.request_done or self.upgrade or reply.flag == "DPE":
             down.keep = False
@@ -449,7 +451,8 @@ class HttpExchange(Attempts):
             # Envoy answers before it looks at the body, so that it has to close even if all of it came.
             if not down.http2 and (head.length > 0 or head.flags & CHUNKED):
                 down.keep = False
-                self.http.stats.downstream_rq_rx_reset += 1
+                self.http.stats.downstream_rq_rx_reset += self.request_done
+                self.http.stats.downstream_rq_response_before_rq_complete += self.request_done
             elif (reply.status == 400 and not down.http2) or (
                 reply.status >= 400 and reply.details in _CLOSING
             ):
@@ -516,9 +519,14 @@ class HttpExchange(Attempts):
             return True
         if not self.head.minor:
             return False
-        # The connection is not used for another request, whatever becomes of this one.
+        # The connection is not used for another request, whatever becomes of this one; and that one goes on until its
+        # tunnel ends.
         self.upgrade = True
-        return (kind == CONNECT and route is None) or may_upgrade(kind, route, self.http)
+        self.request_done &= self.down.http2
+        if may_upgrade(kind, route, self.http):
+            self.http.stats.downstream_cx_upgrades_total += 1
+            return True
+        return kind == CONNECT and route is None
 
     def _upgrade_answered(self, status: int) -> bool:
         """Open the tunnel, or see that none will be. False: the answer is none for a client, and was replaced."""
@@ -527,6 +535,8 @@ class HttpExchange(Attempts):
             self._start_tunnel()
         elif status < 300 and upgrade_type(self.head) == WEBSOCKET:
             self._responded = False
+            # As in Envoy it is charged to nobody.
+            self._charged = 0
             self._drop_upstream()
             self.reply(Reply(status, details="websocket_handshake_unsuccessful"))
             return False
@@ -535,9 +545,13 @@ class HttpExchange(Attempts):
     def _start_tunnel(self) -> None:
         self.tunnel = True
         self._deadline = inf
-        self.http.stats.downstream_cx_upgrades_total += 1
         self.http.stats.downstream_cx_upgrades_active += 1
         self.down.start_tunnel()
+
+    def _tunnel_lost(self) -> bool:
+        """Whether the end of a tunnel is, as in Envoy, the loss of its upstream: an end of HTTP/1.1's connection is."""
+        assert self.route is not None and self._upstream is not None
+        return not self._upstream.http2 and not self.route.terminates_connect
 
     def _request_ended(self) -> None:
         """Envoy's route timeout counts from the end of the request."""
@@ -560,7 +574,7 @@ class HttpExchange(Attempts):
         """The response cannot be finished; the client must not take what it has for the whole."""
         self.http.stats.downstream_rq_tx_reset += 1
         # As in Envoy, whose streams say so whoever resets them; the other ones are counted at the end.
-        self.http.stats.downstream_rq_rx_reset += self.down.http2 and self.request_done
+        self.http.stats.downstream_rq_rx_reset += self.request_done
         self.down.cut_off()
         self._finish()
 
@@ -618,14 +632,12 @@ class HttpExchange(Attempts):
         if self.tunnel:
             stats.downstream_cx_upgrades_active -= 1
         cluster = self.cluster
-        if cluster is not None and self._breaker_held:
-            breaker = cluster.breaker
-            breaker.release_request()
+        if cluster is not None:
+            self.upstream_done()
             if self._retrying:
-                breaker.release_retry()
+                cluster.breaker.release_retry()
                 if 0 < charged < 500 and "URX" not in self.flags:
                     cluster.stats.upstream_rq_retry_success += 1
-            cluster.stats.upstream_rq_active -= 1
         if cluster is not None and charged:
             upstream_stats = cluster.stats
             upstream_stats.upstream_rq_completed += 1

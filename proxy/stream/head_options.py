@@ -32,7 +32,8 @@ def compile_changes(config: HttpConnectionManager) -> tuple[Change, ...]:
 def _drop_underscores(x: HttpExchange) -> None:
     dropped = frozenset(name for name in x.head.names if b"_" in name)
     if dropped:
-        x.http.stats.dropped_headers_with_underscores += len(dropped)
+        stats = x.http.http2_stats if x.down.http2 else x.http.stats
+        stats.dropped_headers_with_underscores += len(dropped)
         x.also |= dropped
         for name in dropped:
             del x.head.names[name]

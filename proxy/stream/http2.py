@@ -6,7 +6,8 @@ It knows no route and no upstream. A stream whose upstream cannot keep up is not
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
+from math import inf, isfinite
+from random import random
 from time import monotonic
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from proxy.http1.head import Head
 from proxy.http2 import codec as codecs
 from proxy.http2 import events
 from proxy.http2.head import read_request, response_fields
+from proxy.http2.keepalive import Keepalive
 from proxy.http2.resets import PrematureResets
 from proxy.http2.session import Session, engine_options, flood_limits
 from proxy.model.connection import ConnectionInfo
@@ -34,6 +36,8 @@ from proxy.upstream.stream import Fields
 _NO_ERROR: Final = 0
 _PROTOCOL_ERROR: Final = 1
 _INTERNAL_ERROR: Final = 2
+_FLOW_CONTROL_ERROR: Final = 3
+_CONNECT_ERROR: Final = 10
 _ENHANCE_YOUR_CALM: Final = 11
 _MALFORMED: Final = "http2.invalid.header.field"
 _BROKEN: Final = "codec_error"
@@ -176,8 +180,13 @@ class Http2Stream:
         if self.ended and not self.exchange.done:
             self.exchange.tunnel_ended()
 
+    def drain(self) -> None:
+        self._connection.drain()
+
     def cut_off(self) -> None:
-        self._connection.reset(self, _INTERNAL_ERROR)
+        # RFC 9113 section 8.5.
+        lost = self.exchange.tunnel and "UC" in self.exchange.flags
+        self._connection.reset(self, _CONNECT_ERROR if lost else _INTERNAL_ERROR)
 
     def exchange_done(self, exchange: HttpExchange) -> None:
         self._connection.stream_done(self)
@@ -189,6 +198,7 @@ class Http2Downstream(ClientConnection):
     __slots__ = (
         "_goaway_at",
         "_h2_stats",
+        "_keepalive",
         "_last",
         "_requests",
         "_reset_by_client",
@@ -232,6 +242,7 @@ class Http2Downstream(ClientConnection):
                 events.StreamReset: self._reset,
                 events.StreamClosed: self._stream_closed,
                 events.GoAwayReceived: self._goaway,
+                events.PingAcknowledged: self._pong,
                 events.ConnectionClosed: self._ended,
             },
             self.write,
@@ -242,6 +253,8 @@ class Http2Downstream(ClientConnection):
             server=True,
         )
         self._resets = PrematureResets(limits)
+        keepalive = http.config.http2.connection_keepalive
+        self._keepalive = None if keepalive is None else Keepalive(keepalive, state.now, random)
 
     @property
     def busy(self) -> bool:
@@ -269,6 +282,8 @@ class Http2Downstream(ClientConnection):
         self._http.stats.downstream_cx_rx_bytes_total += len(data)
         if self._lingering or self._closed:
             return
+        if self._keepalive is not None:
+            self._keepalive.heard(self.state.now)
         try:
             self.session.receive(data)
         except codecs.CodecError as error:
@@ -341,15 +356,13 @@ class Http2Downstream(ClientConnection):
         stream = Http2Stream(self, number, ended)
         self.streams[number] = stream
         self._h2_stats.streams_active += 1
-        # What follows a request for a tunnel is no part of it.
-        done = ended or bool(head.flags & UPGRADE) or head.method == b"CONNECT"
-        stream.exchange = exchange = HttpExchange(stream, http, head, done)
+        stream.exchange = exchange = HttpExchange(stream, http, head, ended)
         limit = http.config.max_requests_per_connection
         if limit and self._requests >= limit and self.keep:
             http.stats.downstream_cx_max_requests_reached += 1
             self.drain()
         waiting = self.session.waiting
-        if waiting and not done:
+        if waiting and not ended and not head.flags & UPGRADE and head.method != b"CONNECT":
             following = waiting[-1]
             if (
                 following.__class__ is events.DataReceived
@@ -417,13 +430,14 @@ class Http2Downstream(ClientConnection):
         if stream is not None:
             self._forget(stream)
             exchange = stream.exchange
-            if code == _PROTOCOL_ERROR and exchange.head.length >= 0:
-                # A body of another length: as in Envoy that is this stream's alone.
+            length = code == _PROTOCOL_ERROR and exchange.head.length >= 0
+            if length or code == _FLOW_CONTROL_ERROR:
+                # A body of another length: as in Envoy that is this stream's alone. So is its window.
                 self._h2_stats.tx_reset += 1
-                self._h2_stats.rx_messaging_error += 1
+                self._h2_stats.rx_messaging_error += length
                 lived = monotonic() - exchange.start
                 responded = exchange.status != 0
-                exchange.downstream_broke("http2.remote_reset")
+                exchange.downstream_broke("http2.remote_reset" if length else _BROKEN)
                 self._judge_reset(lived, responded=responded)
                 return
             exchange.downstream_broke(_MALFORMED if code == _PROTOCOL_ERROR else _BROKEN)
@@ -435,6 +449,10 @@ class Http2Downstream(ClientConnection):
 
     def _goaway(self, event: events.GoAwayReceived) -> None:
         self.keep = False
+
+    def _pong(self, event: events.PingAcknowledged) -> None:
+        if self._keepalive is not None:
+            self._keepalive.answered(self.state.now)
 
     def _ended(self, event: events.ConnectionClosed) -> None:
         if not self._closed and not self._lingering:
@@ -448,7 +466,7 @@ class Http2Downstream(ClientConnection):
     def drain(self) -> None:
         """Take no more requests: say so, and mean it after ``drain_timeout``, as what the client has sent before it
         heard of it shall be served (RFC 9113 section 6.8)."""
-        if self._closed or self._lingering or self._goaway_at < inf:
+        if self._closed or self._lingering or self._goaway_at != inf:
             return
         self.keep = False
         if not self.streams:
@@ -470,6 +488,14 @@ class Http2Downstream(ClientConnection):
         if self._lingering:
             self._sweep_closing(now)
             return
+        if self._keepalive is not None and (due := self._keepalive.due(now)):
+            if due == "lost":
+                self._h2_stats.keepalive_timeout += 1
+                self._abandon(why="http2_ping_timeout")
+                self.abort()
+                return
+            self.session.codec.ping()
+            self.session.mark()
         config = self._http.config
         longest = config.max_connection_duration
         idle_timeout = self._http.idle_timeout
@@ -477,9 +503,8 @@ class Http2Downstream(ClientConnection):
         if shortened is not None:
             longest = shortened.timeout("HTTP_DOWNSTREAM_CONNECTION_MAX", longest)
             idle_timeout = shortened.timeout("HTTP_DOWNSTREAM_CONNECTION_IDLE", idle_timeout)
-        if now >= self._goaway_at:
-            self._goaway_at = inf
-            self._h2_stats.goaway_sent += self.session.say_goodbye()
+        if -inf < self._goaway_at <= now:
+            self._send_goaway()
             if not self.streams:
                 self._say_goodbye()
         elif longest and self.keep and now - self._started >= longest:
@@ -489,9 +514,15 @@ class Http2Downstream(ClientConnection):
             self._http.stats.downstream_cx_idle_timeout += 1
             self._say_goodbye()
 
+    def _send_goaway(self) -> None:
+        """The last one, unless it was sent."""
+        if self._goaway_at != -inf:
+            self._goaway_at = -inf
+            self._h2_stats.goaway_sent += self.session.say_goodbye()
+
     def _say_goodbye(self) -> None:
         if not self._closed and not self._lingering:
-            self._h2_stats.goaway_sent += self.session.say_goodbye()
+            self._send_goaway()
             self.session.flush()
             self.close()
 
@@ -554,8 +585,9 @@ class Http2Downstream(ClientConnection):
         if not self._closed:
             self._linger()
 
-    def _abandon(self, details: str = "") -> None:
-        """Every exchange has lost its client. ``details``: of the breach of the protocol that ended it."""
+    def _abandon(self, details: str = "", *, why: str = "") -> None:
+        """Every exchange has lost its client. ``details``: of the breach of the protocol that ended it; ``why`` it was
+        ended without one."""
         streams = list(self.streams.values())
         self.streams.clear()
         self._h2_stats.streams_active -= len(streams)
@@ -567,7 +599,7 @@ class Http2Downstream(ClientConnection):
             if details:
                 stream.exchange.downstream_broke(details)
             else:
-                stream.exchange.downstream_lost(remote=False)
+                stream.exchange.downstream_lost(remote=False, why=why)
 
     def _forget(self, stream: Http2Stream) -> None:
         del self.streams[stream.id]
@@ -576,7 +608,7 @@ class Http2Downstream(ClientConnection):
         stream.give_up()
         if not self.streams:
             self._since = self.state.now
-            if not self.keep and self._goaway_at == inf:
+            if not self.keep and not isfinite(self._goaway_at):
                 self._say_goodbye()
 
     def _flushed(self) -> None:

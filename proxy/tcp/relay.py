@@ -40,6 +40,7 @@ class Relay:
         "_cluster",
         "_early",
         "_ends",
+        "_epoch",
         "_flushed_at",
         "_flushing",
         "_gone",
@@ -87,6 +88,7 @@ class Relay:
         self._splice: Splice | None = None
         self._cluster: Cluster | None = None
         self._host: Host | None = None
+        self._epoch = 0
         self._task: asyncio.Task[None] | None = None
         self._early = b""
         self._last = self._flushed_at = state.now
@@ -256,6 +258,14 @@ class Relay:
         elif tcp.log_interval and now - self._flushed_at >= tcp.log_interval:
             self._flushed_at = now
             self._log("TcpPeriodic")
+        host, cluster = self._host, self._cluster
+        if (
+            host is not None
+            and host.epoch != self._epoch
+            and cluster is not None
+            and cluster.config.close_connections_on_host_health_failure
+        ):
+            self._finish(flush=True)
 
     def drain(self) -> None:
         """It goes on, as in Envoy; how long it is waited for, ``busy`` says."""
@@ -323,6 +333,7 @@ class Relay:
         session = self.session
         self._task = None
         self._host = host
+        self._epoch = host.epoch
         assert self._cluster is not None
         self._cluster.stats.upstream_rq_total += 1
         host.connect_failures = 0

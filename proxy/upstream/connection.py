@@ -41,13 +41,17 @@ class Owner(Protocol):
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """``busy`` while it serves an exchange. ``pooled``: the pool counts it and is told of its end."""
+    """``busy`` while it serves an exchange. ``pooled``: the pool counts it and is told of its end.
+
+    ``dedicated``: it is for one tunnel, whose host may speak first.
+    """
 
     http2: Literal[False] = False
 
     __slots__ = (
         "_buffer",
         "_chunked",
+        "_dedicated",
         "_full",
         "_head",
         "_informational",
@@ -59,6 +63,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_transport",
         "closed",
         "cluster",
+        "epoch",
         "host",
         "idle_since",
         "key",
@@ -69,8 +74,9 @@ class UpstreamConnection(asyncio.Protocol):
         "shelf",
     )
 
-    def __init__(self, owner: Owner, cluster: Cluster, host: Host) -> None:
+    def __init__(self, owner: Owner, cluster: Cluster, host: Host, *, dedicated: bool = False) -> None:
         self._owner = owner
+        self._dedicated = dedicated
         self._receiver: Receiver | None = None
         self._head: Head | None = None
         self._left = 0
@@ -82,6 +88,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._full = False
         self.cluster = cluster
         self.host = host
+        self.epoch = host.epoch
         self.key: QueueKey = host
         self.shelf = host.idle
         self.closed = False
@@ -103,13 +110,16 @@ class UpstreamConnection(asyncio.Protocol):
         self.requests += 1
         self._transport.write(data)
 
-    def begin_raw(self, receiver: Receiver) -> None:
-        """Pass bytes on as they are, both ways, from now on; the connection has carried nothing yet."""
+    def begin_raw(self, receiver: Receiver) -> bytes:
+        """Pass bytes on as they are, both ways, from now on; nothing was sent yet. What has come already."""
         self._receiver = receiver
         self.requests += 1
         self._head = _RAW
         self._left = UNTIL_CLOSE
         self._keep = False
+        early = self._buffer
+        self._buffer = b""
+        return early
 
     def send(self, data: bytes, done: bool) -> None:
         """Send more of the request; its framing says where it ends."""
@@ -167,6 +177,9 @@ class UpstreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         receiver = self._receiver
         self.cluster.stats.upstream_cx_rx_bytes_total += len(data)
+        if receiver is None and self._dedicated and not self.requests:
+            self._buffer += data
+            return
         if receiver is None:
             # Bytes that nobody asked for: whatever they mean, the next response would be misread.
             if not self.closed:
@@ -193,11 +206,20 @@ class UpstreamConnection(asyncio.Protocol):
         receiver = self._receiver
         head = self._head
         stats = self.cluster.stats
-        stats.upstream_cx_destroy_remote += not self.closed
+        clean = exc is None or not isinstance(exc, TruncatedError | ssl.SSLError | OSError)
+        # As in Envoy, where such a tunnel's other half is ours to end.
+        ours = (
+            clean
+            and self._left == UNTIL_CLOSE
+            and receiver is not None
+            and receiver.connect
+            and not receiver.request_done
+        )
+        stats.upstream_cx_destroy_local += not self.closed and ours
+        stats.upstream_cx_destroy_remote += not self.closed and not ours
         self._end()
         if receiver is None:
             return
-        clean = exc is None or not isinstance(exc, TruncatedError | ssl.SSLError | OSError)
         if head is not None and self._left == UNTIL_CLOSE and clean:
             self._receiver = None
             receiver.response_body(b"", 0, True)
@@ -257,6 +279,8 @@ class UpstreamConnection(asyncio.Protocol):
         status = head.status
         flags = head.flags
         self._keep = not flags & CLOSE and (head.minor == 1 or bool(flags & KEEP_ALIVE))
+        if not self._keep:
+            self.cluster.stats.upstream_cx_close_notify += 1
         rest = data[head.end :]
         if receiver.upgrade:
             # Whoever refuses may still take what follows for the tunnel's bytes: nobody else's request comes here.
@@ -359,6 +383,8 @@ class UpstreamConnection(asyncio.Protocol):
             # It answered what it has not read yet, and need not: a close would wait until all of that is sent.
             self.abort()
         elif self._keep and not self._transport.is_closing():
+            if self.cluster.breaker.pending:
+                receiver.upstream_done()
             self._owner.release(self)
         else:
             self.close()

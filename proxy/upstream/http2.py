@@ -6,7 +6,6 @@ It neither retries nor edits heads. While it takes more streams it lies on its `
 from __future__ import annotations
 
 import asyncio
-from math import inf
 from random import random
 from typing import Any, Final, Literal, Protocol
 
@@ -16,6 +15,7 @@ from proxy.http1.errors import ProtocolError
 from proxy.http2 import codec as codecs
 from proxy.http2 import events
 from proxy.http2.head import read_response
+from proxy.http2.keepalive import Keepalive
 from proxy.http2.session import Session, engine_options, flood_limits
 from proxy.model.connection import Address
 from proxy.tls.conn import Transport
@@ -27,7 +27,13 @@ _NO_ERROR: Final = 0
 _PROTOCOL_ERROR: Final = 1
 _REFUSED_STREAM: Final = 7
 _CANCEL: Final = 8
+_CONNECT_ERROR: Final = 10
 _ENHANCE_YOUR_CALM: Final = 11
+_RESETS: Final = {
+    _REFUSED_STREAM: "remote_refused_stream_reset",
+    _CONNECT_ERROR: "remote_error_with_CONNECT_request",
+}
+"""Reasons of RST_STREAM that have names of their own."""
 
 
 class Owner(Protocol):
@@ -127,16 +133,16 @@ class Http2Connection(asyncio.Protocol):
 
     __slots__ = (
         "_h2_stats",
+        "_keepalive",
         "_limit",
         "_owner",
-        "_ping_at",
-        "_pong_by",
         "_since",
         "_state",
         "_transport",
         "closed",
         "cluster",
         "draining",
+        "epoch",
         "host",
         "idle_since",
         "key",
@@ -156,6 +162,7 @@ class Http2Connection(asyncio.Protocol):
         self._state = state
         self.cluster = cluster
         self.host = host
+        self.epoch = host.epoch
         self.key: QueueKey = host
         self.shelf = host.idle
         self.closed = False
@@ -167,13 +174,12 @@ class Http2Connection(asyncio.Protocol):
         self.principal = ""
         self.streams: dict[int, Http2Stream] = {}
         self._since = state.now
-        self._pong_by = inf
         options = cluster.config.http2
         # What the host allowed before is what it will allow, until its SETTINGS say otherwise.
         self._limit = host.max_streams or options.max_concurrent_streams
         self._h2_stats = cluster.stats.http2_stats()
-        self._ping_at = inf
-        self._plan_ping(state.now)
+        keepalive = options.connection_keepalive
+        self._keepalive = None if keepalive is None else Keepalive(keepalive, state.now, random)
         made = codecs.make(
             codecs.Role.CLIENT, engine_options(options, cluster.config.max_http2_response_headers_kb)
         )
@@ -226,6 +232,8 @@ class Http2Connection(asyncio.Protocol):
 
     def begin(self, receiver: Receiver, fields: Fields, done: bool) -> Http2Stream:
         """Send the head of a request; ``done``: it has no body."""
+        if self._keepalive is not None and self._keepalive.before_stream(self._state.now):
+            self.session.codec.ping()
         number = self.session.codec.send_request(fields, end_stream=done)
         stream = Http2Stream(self, receiver, number)
         self.streams[number] = stream
@@ -259,7 +267,9 @@ class Http2Connection(asyncio.Protocol):
         if not self.closed:
             self._end()
             self.cluster.stats.upstream_cx_destroy_local += 1
-            self._h2_stats.goaway_sent += self.session.say_goodbye()
+            if self.session.codec.can_send_request:
+                # The host has not said it first.
+                self._h2_stats.goaway_sent += self.session.say_goodbye()
             self.session.flush()
             self._transport.close()
 
@@ -276,16 +286,12 @@ class Http2Connection(asyncio.Protocol):
     def sweep(self, now: float) -> bool:
         """Look at its own deadlines; false if that ended it. ``now`` is the loop's time."""
         config = self.cluster.config
-        if now >= self._pong_by:
-            self._h2_stats.keepalive_timeout += 1
-            self._lost("connection_termination", "http2_ping_timeout")
-            self.abort()
-            return False
-        if now >= self._ping_at:
-            self._ping_at = inf
-            keepalive = config.http2.connection_keepalive
-            assert keepalive is not None
-            self._pong_by = now + keepalive.timeout
+        if self._keepalive is not None and (due := self._keepalive.due(now)):
+            if due == "lost":
+                self._h2_stats.keepalive_timeout += 1
+                self._lost("connection_termination", "http2_ping_timeout")
+                self.abort()
+                return False
             self.session.codec.ping()
             self.session.mark()
         if config.max_connection_duration and now - self._since >= config.max_connection_duration:
@@ -306,6 +312,8 @@ class Http2Connection(asyncio.Protocol):
         self.cluster.stats.upstream_cx_rx_bytes_total += len(data)
         if self.closed:
             return
+        if self._keepalive is not None:
+            self._keepalive.heard(self._state.now)
         try:
             self.session.receive(data)
         except codecs.CodecError as error:
@@ -386,7 +394,11 @@ class Http2Connection(asyncio.Protocol):
 
     def _overflow(self, stream: Http2Stream) -> None:
         """A response of more fields than ``max_headers_count``, or larger than ``max_response_headers_kb``."""
-        self.cancel(stream)
+        self._h2_stats.tx_reset += 1
+        # As in Envoy, which blames the host.
+        self.cluster.stats.upstream_rq_rx_reset += 1
+        self.session.reset(stream.id, _CANCEL)
+        self._forget(stream)
         stream.receiver.upstream_reset("remote_reset", "")
 
     def _informational(self, event: events.InformationalResponseReceived) -> None:
@@ -418,7 +430,6 @@ class Http2Connection(asyncio.Protocol):
     def _trailers(self, event: events.TrailersReceived) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is not None:
-            self._h2_stats.trailers += 1
             self._complete(stream)
             stream.receiver.response_trailers(event.headers)
 
@@ -427,9 +438,9 @@ class Http2Connection(asyncio.Protocol):
         if stream is not None:
             self._h2_stats.rx_reset += 1
             self._forget(stream)
-            refused = event.error_code == _REFUSED_STREAM
-            self.cluster.stats.upstream_rq_rx_reset += not refused
-            stream.receiver.upstream_reset("remote_refused_stream_reset" if refused else "remote_reset", "")
+            reason = _RESETS.get(event.error_code, "remote_reset")
+            self.cluster.stats.upstream_rq_rx_reset += reason == "remote_reset"
+            stream.receiver.upstream_reset(reason, "")
 
     def _stream_closed(self, event: events.StreamClosed) -> None:
         """It ended, and nobody said why before: by the codec's own judgement, or since the host had gone away."""
@@ -449,8 +460,9 @@ class Http2Connection(asyncio.Protocol):
             self._misbehaved(stream, "")
 
     def _goaway(self, event: events.GoAwayReceived) -> None:
-        self.cluster.stats.upstream_cx_close_notify += 1
-        self._drain()
+        if not self.closed:
+            self.cluster.stats.upstream_cx_close_notify += 1
+            self._drain()
 
     def _settings(self, event: events.SettingsReceived) -> None:
         allowed = event.settings.get(codecs.Setting.MAX_CONCURRENT_STREAMS)
@@ -462,13 +474,8 @@ class Http2Connection(asyncio.Protocol):
                 self._offer(before)
 
     def _pong(self, event: events.PingAcknowledged) -> None:
-        self._pong_by = inf
-        self._plan_ping(self._state.now)
-
-    def _plan_ping(self, now: float) -> None:
-        keepalive = self.cluster.config.http2.connection_keepalive
-        if keepalive is not None and keepalive.interval:
-            self._ping_at = now + keepalive.interval * (1 + random() * keepalive.interval_jitter / 100)
+        if self._keepalive is not None:
+            self._keepalive.answered(self._state.now)
 
     def _ended(self, event: events.ConnectionClosed) -> None:
         if event.error_code and not self.closed:
@@ -479,6 +486,8 @@ class Http2Connection(asyncio.Protocol):
     def _complete(self, stream: Http2Stream) -> None:
         """The response is there. What the host has not read of the request it need not."""
         if not stream.receiver.request_done:
+            self._h2_stats.tx_reset += 1
+            self.cluster.stats.upstream_rq_tx_reset += 1
             self.session.reset(stream.id, _NO_ERROR)
         self._forget(stream)
 
@@ -494,6 +503,7 @@ class Http2Connection(asyncio.Protocol):
                 self.close()
                 return
         if not had_room:
+            stream.receiver.upstream_done()
             self._offer(False)
 
     def _offer(self, had_room: bool) -> None:
@@ -502,7 +512,8 @@ class Http2Connection(asyncio.Protocol):
             return
         if had_room:
             self._withdraw()
-        elif self.has_room:
+        elif self.has_room and self.session.codec.can_send_request:
+            # Not after GOAWAY, which may have come with what made room and is looked at next.
             self._owner.release(self)
 
     def _withdraw(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from proxy.cluster.cluster import Cluster
 from proxy.cluster.host import Host
@@ -22,9 +22,12 @@ PooledConnection = UpstreamConnection | Http2Connection
 
 
 class Waiter(Protocol):
-    """A request that waits for a connection. Exactly one of the two is called, unless it was cancelled."""
+    """A request that waits for a connection. Exactly one of the two is called, unless it was cancelled.
 
-    def connected(self, connection: PooledConnection, /) -> None: ...
+    ``connected`` says whether it takes the connection.
+    """
+
+    def connected(self, connection: PooledConnection, /) -> bool: ...
     def connect_failed(self, reason: ConnectFailure, message: str, /) -> None: ...
 
 
@@ -77,8 +80,8 @@ class Pool:
         self._state = state
         self._queues: dict[QueueKey, _Queue] = {}
         self._connections: set[PooledConnection] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._dedicated: dict[Waiter, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._dedicated: dict[Waiter, asyncio.Task[bool]] = {}
 
     @property
     def open(self) -> int:
@@ -108,19 +111,37 @@ class Pool:
     def dedicated(self, cluster: Cluster, host: Host, waiter: Waiter) -> bool:
         """Have ``waiter`` told when it has a connection of its own, which nobody used before or will use again; false
         if the cluster has too many."""
-        if not cluster.breaker.try_connection():
+        breaker = cluster.breaker
+        if not breaker.try_pending():
             return False
+        if not breaker.try_connection():
+            breaker.release_pending()
+            return False
+        stats = cluster.stats
+        stats.upstream_rq_pending_total += 1
+        stats.upstream_rq_pending_active += 1
+        stats.upstream_cx_total += 1
+        stats.upstream_cx_active += 1
         host.cx_active += 1
         task = self._state.loop.create_task(self._connect_dedicated(cluster, host, waiter))
         self._dedicated[waiter] = task
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def over(task: asyncio.Task[bool]) -> None:
+            # Not in the task: one that is cancelled at once never begins.
+            self._tasks.discard(task)
+            breaker.release_pending()
+            stats.upstream_rq_pending_active -= 1
+            if task.cancelled() or task.exception() is not None or not task.result():
+                host.cx_active -= 1
+                breaker.release_connection()
+                stats.upstream_cx_active -= 1
+
+        task.add_done_callback(over)
         return True
 
-    async def _connect_dedicated(self, cluster: Cluster, host: Host, waiter: Waiter) -> None:
-        stats = cluster.stats
-        stats.upstream_cx_total += 1
-        stats.upstream_cx_active += 1
+    async def _connect_dedicated(self, cluster: Cluster, host: Host, waiter: Waiter) -> bool:
+        """Whether ``waiter`` got it."""
         connection: UpstreamConnection | None = None
         failure = ConnectError("local_connection_failure", "the connection ended at once")
         try:
@@ -128,24 +149,22 @@ class Pool:
                 self._state,
                 cluster,
                 host,
-                lambda alpn: UpstreamConnection(self, cluster, host),
+                lambda alpn: UpstreamConnection(self, cluster, host, dedicated=True),
                 offer=ALPN_OFFERS["HTTP1"],
             )
         except ConnectError as error:
             failure = error
         finally:
             self._dedicated.pop(waiter, None)
-            if connection is None or connection.closed:
-                host.cx_active -= 1
-                cluster.breaker.release_connection()
-                stats.upstream_cx_active -= 1
         if connection is None or connection.closed:
             waiter.connect_failed(failure.reason, str(failure))
-            return
+            return False
         self._connections.add(connection)
         host.connect_failures = 0
         connection.pooled = True
-        waiter.connected(connection)
+        if not waiter.connected(connection):
+            connection.close()
+        return True
 
     def cancel(self, host: Host, waiter: Waiter) -> None:
         """Forget a waiter. A connection that was begun for it is kept for others."""
@@ -171,11 +190,12 @@ class Pool:
             connection.close()
             return
         queue = self._queues.get(connection.key)
-        while queue is not None and queue.waiting:
+        while queue is not None and queue.waiting and (not connection.http2 or connection.has_room):
             waiter = queue.waiting.popleft()
             self._left(queue)
             self._forget_if_empty(queue)
-            waiter.connected(connection)
+            if not waiter.connected(connection):
+                continue
             if isinstance(connection, UpstreamConnection):
                 return
             if not connection.has_room:
@@ -204,14 +224,17 @@ class Pool:
             self._open_more(host, queue)
 
     def sweep(self, now: float) -> None:
-        """Close connections that were idle too long, or whose host is gone."""
+        """Close connections that were idle too long, or whose host is gone or has failed its health checks since."""
         for connection in list(self._connections):
             if isinstance(connection, Http2Connection) and not connection.sweep(now):
                 continue
+            failed = connection.epoch != connection.host.epoch
             if connection.busy:
+                if failed and connection.http2:
+                    connection.retire()
                 continue
             timeout = connection.cluster.config.idle_timeout
-            if connection.host.removed:
+            if connection.host.removed or failed:
                 connection.close()
             elif timeout and now - connection.idle_since >= timeout:
                 connection.cluster.stats.upstream_cx_idle_timeout += 1

@@ -9,6 +9,7 @@ from typing import Any
 from proxy.accept.listeners import SocketKey
 from proxy.model.cluster import LoadAssignment
 from proxy.model.config import Config
+from proxy.model.connection import Address
 from proxy.model.overload import OverloadManager
 from proxy.observe.totals import Report
 
@@ -70,6 +71,14 @@ class Endpoints:
 
     cluster: str
     assignment: LoadAssignment
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What active health checks found: ``proxy.cluster.flags`` by address."""
+
+    cluster: str
+    found: Mapping[Address, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from typing import Any
 from proxy.accept.listeners import SocketKey
 from proxy.model.cluster import LoadAssignment
 from proxy.model.config import Config, ConfigError
+from proxy.model.connection import Address
 from proxy.model.overload import OverloadManager
 from proxy.observe import totals
 from proxy.observe.store import StatStore
@@ -123,6 +124,7 @@ class WorkerPool:
         self._staged: Config | None = None
         self._identity: messages.NewIdentity | None = None
         self._endpoints: dict[str, LoadAssignment] = {}
+        self._health: dict[str, dict[Address, int]] = {}
         self._number = 0
         self._changed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -215,6 +217,7 @@ class WorkerPool:
         assert self._staged is not None
         self._config, self._staged = self._staged, None
         self._endpoints = {n: a for n, a in self._endpoints.items() if n in new.clusters}
+        self._health = {n: f for n, f in self._health.items() if n in new.clusters}
         self._runtime = new
         if self._ending or not self._started:
             return
@@ -235,6 +238,22 @@ class WorkerPool:
         """Give what a lookup found to all workers, now and later."""
         self._endpoints[cluster] = assignment
         self._tell(messages.Endpoints(cluster, assignment))
+
+    def health(self, cluster: str, found: Mapping[Address, int]) -> None:
+        """Give what health checks found to all workers, now and later."""
+        live = self._hub.current.clusters.get(cluster)
+        hosts = {host.address for host in live.hosts} if live is not None else set()
+        known = self._health.get(cluster, {}) | dict(found)
+        self._health[cluster] = {address: flags for address, flags in known.items() if address in hosts}
+        self._tell(messages.Health(cluster, found))
+
+    def has_traffic(self, cluster: str) -> bool:
+        """Whether a worker has connected to the cluster, as of the last report."""
+        for report in (self._retired, *(m.reported for m in self._members.values())):
+            stats = None if report is None else report.clusters.get(cluster)
+            if stats is not None and stats.upstream_cx_total:
+                return True
+        return False
 
     def reopen_logs(self) -> None:
         self._tell(messages.ReopenLogs())
@@ -308,6 +327,8 @@ class WorkerPool:
         send(messages.Commit(number))
         for cluster, assignment in self._endpoints.items():
             send(messages.Endpoints(cluster, assignment))
+        for cluster, found in self._health.items():
+            send(messages.Health(cluster, found))
 
     def _send_sockets(self, member: _Member, keys: Iterable[SocketKey]) -> None:
         for key in keys:

@@ -103,6 +103,10 @@ class _Process:
                 cluster = self._hub.current.clusters.get(name)
                 if cluster is not None:
                     cluster.set_endpoints(assignment)
+            case messages.Health(name, found):
+                cluster = self._hub.current.clusters.get(name)
+                if cluster is not None:
+                    cluster.set_health(found)
             case messages.AskReport(number):
                 current = self._hub.current
                 made = report(current.stats, current.clusters.values())

@@ -242,9 +242,11 @@ class Http2Backend:
 
 
 @asynccontextmanager
-async def http2_backend(serve: Serve = hello, **settings: int) -> AsyncIterator[Http2Backend]:
+async def http2_backend(
+    serve: Serve = hello, tls: ssl.SSLContext | None = None, **settings: int
+) -> AsyncIterator[Http2Backend]:
     made = Http2Backend(serve, settings)
-    server = await asyncio.start_server(made.accept, HOST, 0)
+    server = await asyncio.start_server(made.accept, HOST, 0, ssl=tls)
     made.port = server.sockets[0].getsockname()[1]
     try:
         yield made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -308,9 +309,9 @@ class Backend:
 
 
 @asynccontextmanager
-async def backend(serve: Serve | None = None) -> AsyncIterator[Backend]:
+async def backend(serve: Serve | None = None, tls: ssl.SSLContext | None = None) -> AsyncIterator[Backend]:
     made = Backend(serve)
-    server = await asyncio.start_server(made.accept, HOST, 0)
+    server = await asyncio.start_server(made.accept, HOST, 0, ssl=tls)
     made.port = server.sockets[0].getsockname()[1]
     try:
         yield made

@@ -69,9 +69,9 @@ def _sorted(events: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 def _judge(stream: bytes, role: Role, cut: int) -> tuple[str | None, int]:
     inspector = FrameInspector(_LIMITS, server=role is Role.SERVER)
     for at in range(0, len(stream), cut):
-        flood = inspector.inspect(stream[at : at + cut])
-        if flood is not None:
-            return flood, 0
+        inspector.inspect(stream[at : at + cut])
+        if inspector.verdict is not None:
+            return inspector.verdict, 0
     return None, inspector.opened_streams
 
 

@@ -1,4 +1,4 @@
-"""HTTP/2 with clients and with hosts, in every combination with HTTP/1.1."""
+"""HTTP/2 with clients and with hosts, in every combination with HTTP/1.1, and with each engine."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ from tests.fakes.sidecar import (
     listener,
     sidecar,
 )
+from tests.support.h2_engines import engine
+
+__all__ = ["engine"]
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 GRPC = ("content-type", "application/grpc"), ("te", "trailers")
 

@@ -16,9 +16,16 @@ from itertools import repeat
 import pytest
 from hpack import Encoder
 
+from proxy.accept.listeners import SocketKey, bind
+from proxy.accept.worker import WorkerOptions
 from proxy.model.http2 import Http2Options
 from tests.fakes.http2 import dial_http2
 from tests.fakes.sidecar import HOST, Sidecar, backend, chain, cluster, forward, http, listener, sidecar
+from tests.support.h2_engines import engine
+
+__all__ = ["engine"]
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
@@ -89,11 +96,19 @@ FLOODS: dict[str, Callable[[], bytes]] = {
 }
 
 
+def _small(key: SocketKey) -> socket.socket:
+    """The kernel would take megabytes of answers before any wait here, and making them takes seconds."""
+    opened = bind(key)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return opened
+
+
 @asynccontextmanager
 async def attacked(**options: object) -> AsyncIterator[Sidecar]:
     async with backend() as app:
         manager = http(forward("/", "up"), **options)
-        async with sidecar(cluster("up", app.port), listener(chain(manager))) as it:
+        limits = WorkerOptions(open_socket=_small)
+        async with sidecar(cluster("up", app.port), listener(chain(manager)), options=limits) as it:
             yield it
             # Others are served, and nothing is left of the attack.
             client = await dial_http2(it.port)

@@ -61,8 +61,6 @@ class Backend:
         for connection in self.connections:
             assert connection.thread is not None
             connection.thread.join(4 * WAIT)
-            if connection.error is not None:
-                raise connection.error
         return self.connections
 
     def close(self) -> None:
@@ -85,8 +83,8 @@ class Backend:
             number = len(self.connections)
             script = self._scripts[number] if number < len(self._scripts) else self._otherwise
             connection.thread = threading.Thread(target=self._play, args=(connection, script), daemon=True)
-            self.connections.append(connection)
             connection.thread.start()
+            self.connections.append(connection)
 
     def _play(self, connection: Connection, script: Script) -> None:
         peer = connection.peer
@@ -104,7 +102,7 @@ class Backend:
             # Only a script that closes may find the socket closed.
             if peer.fate != "left":
                 connection.error = error
-        except BaseException as error:  # noqa: BLE001 - raised again where the case is judged
+        except BaseException as error:  # noqa: BLE001 - judged with the case
             connection.error = error
 
     def _rest(self, peer: Peer, serve: Serve | None) -> None:
@@ -133,6 +131,9 @@ class Backend:
                 body = b"" if found[0].first.startswith(b"HEAD ") else serve.body
                 peer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(serve.body), body))
         peer.drain()
+        if peer.fate == "closed":
+            # Whoever ended one half of a tunnel waits for the other one.
+            peer.socket.close()
 
     def _goes_on(self, peer: Peer | Plain) -> bool:
         """Wait for something to come; false when the case is over or the connection is."""

@@ -23,10 +23,11 @@ LOGGED = {
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """``upstream``: what the backend speaks. ``http2`` and ``upstream_http2`` are the ``http2_protocol_options`` of the
-    listener and of the cluster; ``manager`` goes into the connection manager, ``route`` into the route's action,
-    ``match`` replaces its match, ``host`` goes into the virtual host, ``cluster`` into the cluster, ``upstream_common``
-    into its ``common_http_protocol_options``. ``transport``: the listener's transport socket."""
+    """``upstream``: what the backend speaks; ``downstream``: what the client does. ``http2`` and ``upstream_http2`` are
+    the ``http2_protocol_options`` of the listener and of the cluster; ``manager`` goes into the connection manager,
+    ``route`` into the route's action, ``match`` replaces its match, ``host`` goes into the virtual host, ``cluster``
+    into the cluster, ``upstream_common`` into its ``common_http_protocol_options``. ``transport``: the listener's
+    transport socket."""
 
     upstream: Literal["h1", "h2"] = "h1"
     http2: Mapping[str, Any] = field(default_factory=dict)
@@ -38,6 +39,7 @@ class Setup:
     cluster: Mapping[str, Any] = field(default_factory=dict)
     upstream_common: Mapping[str, Any] = field(default_factory=dict)
     transport: Mapping[str, Any] = field(default_factory=dict)
+    downstream: Literal["h1", "h2"] = "h2"
 
 
 H1 = Setup()
@@ -77,7 +79,7 @@ def _listener(name: str, setup: Setup, log: Path) -> dict[str, Any]:
     manager = {
         "@type": f"{V3}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
-        "codec_type": "HTTP2",
+        "codec_type": "HTTP1" if setup.downstream == "h1" else "HTTP2",
         # Envoy ends a connection only after this.
         "delayed_close_timeout": "0.1s",
         "route_config": {

@@ -21,9 +21,11 @@ from pathlib import Path
 import uvloop
 
 from certs.der import read_certificate
+from proxy.cluster import flags
 from proxy.model.address import SocketAddress
 from proxy.model.cluster import Cluster, Endpoint, LoadAssignment, LocalityEndpoints
 from proxy.model.config import Config, ConfigError
+from proxy.model.health_check import TcpCheck
 from proxy.runtime.compile import CompileEnv
 from proxy.runtime.hub import Hub
 from proxy.tls.store import SecretStore
@@ -31,7 +33,8 @@ from proxy.workers import pool as pool_module
 from proxy.workers import process
 from proxy.workers.pool import PoolOptions, WorkerPool
 from proxy.workers.spawner import Spawner, SpawnerDiedError
-from tests.fakes.sidecar import HOST, Mesh, chain, config, direct, forward, http, listener, strict
+from tests.fakes.checked import health_check
+from tests.fakes.sidecar import HOST, Mesh, chain, cluster, config, direct, forward, http, listener, strict
 from tests.support.sidecar_process import free_port
 
 WORKERS = 2
@@ -226,6 +229,42 @@ async def endpoints(spawner: Spawner, directory: Path) -> None:
         assert answers(port) == {b"found"}
 
 
+async def health(spawner: Spawner, directory: Path) -> None:
+    """What health checks found is known to all workers, and to one that comes later; what they connect to, to the
+    leader."""
+    backend = socket.create_server((HOST, 0))
+
+    def serve() -> None:
+        while True:
+            connection, _ = backend.accept()
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nfound")
+            connection.close()
+
+    port, there = free_port(), backend.getsockname()[1]
+    first = config(
+        cluster("c", there, panic_threshold=0.0, health_check=health_check(TcpCheck())),
+        listener(chain(http(forward("/", "c"))), port=port),
+        version="1",
+    )
+    async with leader(spawner, first) as lead:
+        threading.Thread(target=serve, daemon=True).start()
+        assert answers(port) == {b"no healthy upstream"}
+        assert not lead.pool.has_traffic("c")
+        lead.pool.health("c", {(HOST, there): 0})
+        await lead.pool.counted()
+        assert answers(port) == {b"found"}
+        await lead.pool.counted()
+        assert lead.pool.has_traffic("c")
+        victim = lead.pool.pids()[0]
+        os.kill(victim, signal.SIGKILL)
+        await lead.replaced(victim)
+        assert answers(port) == {b"found"}
+        lead.pool.health("c", {(HOST, there): flags.FAILED_ACTIVE_HC})
+        await lead.pool.counted()
+        assert answers(port) == {b"no healthy upstream"}
+
+
 async def making(spawner: Spawner, directory: Path) -> None:
     """A worker whose process is only being made is not listed: it has no process id yet."""
     pool = WorkerPool(spawner, Hub(CompileEnv()), PoolOptions(WORKERS, None, {}), lambda error: None)
@@ -240,7 +279,7 @@ async def making(spawner: Spawner, directory: Path) -> None:
 
 Scenario = Callable[[Spawner, Path], Awaitable[None]]
 SCENARIOS: dict[str, Scenario] = {
-    made.__name__: made for made in (swap, refusal, silence, identity, endpoints, making)
+    made.__name__: made for made in (swap, refusal, silence, identity, endpoints, health, making)
 }
 
 

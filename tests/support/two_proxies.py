@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -200,11 +201,12 @@ def tulle(directory: Path, options: Mapping[str, Options], backends: list[int]) 
 
 
 @contextmanager
-def tulle_of(directory: Path, text: Mapping[str, Any], log: Path) -> Iterator[Proxy]:
-    """Tulle's data path with the same."""
+def tulle_of(directory: Path, text: Mapping[str, Any], log: Path, engine: str = "") -> Iterator[Proxy]:
+    """Tulle's data path with the same. ``engine``: that of HTTP/2, if it is not to be the default."""
     (directory / "tulle.json").write_text(json.dumps(text))
     command = [sys.executable, "-m", "tests.support.static_sidecar", str(directory / "tulle.json")]
-    with _running(command, directory / "tulle.log", asked=True) as process:
+    chosen = {"TULLE_HTTP2": engine} if engine else {}
+    with _running(command, directory / "tulle.log", asked=True, environment=chosen) as process:
         to, back = process.stdin, process.stdout
         assert to is not None and back is not None
         line = back.readline()
@@ -220,8 +222,10 @@ def tulle_of(directory: Path, text: Mapping[str, Any], log: Path) -> Iterator[Pr
 
 
 @contextmanager
-def _running(command: list[str], log: Path, *, asked: bool = False) -> Iterator[subprocess.Popen[bytes]]:
-    """``asked``: it is talked to over its standard input and output."""
+def _running(
+    command: list[str], log: Path, *, asked: bool = False, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """``asked``: it is talked to over its standard input and output. ``environment``: variables of its own."""
     with log.open("w") as output:
         process = subprocess.Popen(
             command,
@@ -229,6 +233,7 @@ def _running(command: list[str], log: Path, *, asked: bool = False) -> Iterator[
             stdout=subprocess.PIPE if asked else output,
             stderr=output,
             cwd=ROOT,
+            env=os.environ | (environment or {}),
         )
     try:
         yield process

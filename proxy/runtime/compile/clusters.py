@@ -11,6 +11,7 @@ from proxy.model.cluster import Cluster as ClusterConfig
 from proxy.model.cluster import LoadAssignment
 from proxy.model.config import Config, ConfigError
 from proxy.runtime.compile.env import CompileEnv
+from proxy.runtime.compile.health_check import check_health_check
 
 Step = Callable[[], None]
 # Whose endpoints are IP addresses in the configuration itself; the DNS types get theirs from ``proxy.discovery``.
@@ -60,6 +61,8 @@ def _check(config: ClusterConfig, field: str) -> None:
         )
     if config.type == "DNS_SRV" and config.dns_srv is None:
         raise ConfigError(f"{field}.cluster_type.typed_config", "srv_name is missing")
+    if config.health_check is not None:
+        check_health_check(config.health_check, f"{field}.health_checks[0]")
     if config.choice_count < 2:
         raise ConfigError(f"{field}.least_request_lb_config.choice_count", "must be at least 2")
 

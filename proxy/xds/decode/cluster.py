@@ -15,6 +15,7 @@ from proxy.model.cluster import (
     LoadAssignment,
     TransportSocketMatch,
 )
+from proxy.model.health_check import HealthCheck
 from proxy.model.tls import UpstreamTls
 from proxy.xds.decode import address, tls
 from proxy.xds.decode.dns_srv import dns_srv
@@ -29,6 +30,7 @@ from proxy.xds.decode.fields import (
     unpack,
     wrapped,
 )
+from proxy.xds.decode.health_check import health_check
 from proxy.xds.decode.protocol_options import OLD_FIELDS, ProtocolOptions, protocol_options
 from proxy.xds.decode.upstream_proxy_protocol import transport_socket
 
@@ -58,12 +60,15 @@ _CLUSTER = known(
     "original_dst_lb_config",
     "transport_socket",
     "transport_socket_matches",
+    "health_checks",
+    "ignore_health_on_host_removal",
+    "close_connections_on_host_health_failure",
     without_effect={"metadata": "carries information for other readers of the configuration"},
 )
 _EDS = known("eds_config", "service_name")
 _BREAKERS = known("thresholds")
 _THRESHOLDS = known("priority", "max_connections", "max_pending_requests", "max_requests", "max_retries")
-_COMMON_LB = known("healthy_panic_threshold")
+_COMMON_LB = known("healthy_panic_threshold", "ignore_new_hosts_until_first_hc")
 _PERCENT = known("value")
 _LEAST_REQUEST = known("choice_count")
 _SOCKET_MATCH = known("name", "match", "transport_socket")
@@ -154,6 +159,10 @@ def cluster(message: Any) -> Cluster:
         panic_threshold=_panic_threshold(message, path),
         proxy_protocol=header,
         original_dst_port=_original_dst_port(message, path),
+        health_check=_health_check(message, path, kind, http2=protocol.protocol != "HTTP1"),
+        ignore_health_on_host_removal=message.ignore_health_on_host_removal,
+        close_connections_on_host_health_failure=message.close_connections_on_host_health_failure,
+        ignore_new_hosts_until_first_hc=message.common_lb_config.ignore_new_hosts_until_first_hc,
     )
 
 
@@ -239,6 +248,15 @@ def _choice_count(message: Any, path: str) -> int:
     count: int = wrapped(message.least_request_lb_config, "choice_count", 2)
     forbid(count < 2, f"{at}.choice_count", "must be at least 2")
     return count
+
+
+def _health_check(message: Any, path: str, kind: DiscoveryType, *, http2: bool) -> HealthCheck | None:
+    if not message.health_checks:
+        return None
+    at = f"{path}.health_checks"
+    forbid(len(message.health_checks) > 1, at, "only one is supported")
+    forbid(kind == "ORIGINAL_DST", at, "does not go with type ORIGINAL_DST, whose hosts nobody lists")
+    return health_check(message.health_checks[0], f"{at}[0]", http2=http2)
 
 
 def _original_dst_port(message: Any, path: str) -> int:

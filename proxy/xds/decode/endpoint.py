@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.model.cluster import Endpoint, HealthStatus, LoadAssignment, LocalityEndpoints
+from proxy.model.cluster import (
+    ENDPOINT_HEALTH_CHECK,
+    Endpoint,
+    EndpointHealthCheck,
+    HealthStatus,
+    LoadAssignment,
+    LocalityEndpoints,
+)
 from proxy.xds.decode import address
 from proxy.xds.decode.fields import check, enum, forbid, known, required, wrapped
 
@@ -20,7 +27,8 @@ _LOCALITY = known(
 _LOCALITY_NAME = known("region", "zone", "sub_zone")
 _LB_ENDPOINT = known("endpoint", "health_status", "metadata", "load_balancing_weight")
 _METADATA = known("filter_metadata")
-_ENDPOINT = known("address", "hostname")
+_ENDPOINT = known("address", "hostname", "health_check_config")
+_HEALTH_CHECK = known("port_value", "hostname", "address", "disable_active_health_check")
 
 TRANSPORT_SOCKET_MATCH = "envoy.transport_socket_match"
 MAX_PRIORITY = 128
@@ -83,7 +91,28 @@ def _lb_endpoint(message: Any, path: str, names: bool) -> Endpoint:
         weight,
         enum(message, path, "health_status", _HEALTH),
         match,
+        _health_check(endpoint, f"{path}.endpoint.health_check_config"),
     )
+
+
+def _health_check(endpoint: Any, path: str) -> EndpointHealthCheck:
+    if not endpoint.HasField("health_check_config"):
+        return ENDPOINT_HEALTH_CHECK
+    message = endpoint.health_check_config
+    check(message, path, _HEALTH_CHECK)
+    port: int = message.port_value
+    forbid(port > 65535, f"{path}.port_value", f"{port} is not a port")
+    where = ""
+    if message.HasField("address"):
+        forbid(bool(port), f"{path}.address", "says the port, too: leave port_value out")
+        other = address.address(message.address, f"{path}.address")
+        where, port = other.host, other.port
+    forbid(
+        any(ord(char) <= 32 or ord(char) == 127 for char in message.hostname),
+        f"{path}.hostname",
+        "holds white space",
+    )
+    return EndpointHealthCheck(port, where, message.hostname, message.disable_active_health_check)
 
 
 def labels(struct: Any, path: str) -> tuple[tuple[str, str], ...]:

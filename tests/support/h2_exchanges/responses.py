@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from tests.support.h2_arena import Case
 from tests.support.h2_document import H2, Setup
 from tests.support.h2_exchanges.build import asks, get, head, ok, plain, post, trailers
-from tests.support.h2_frames import data, frame, headers, rst
-from tests.support.h2_script import Close, Eof, Got, Heed, Paced, Reset, Say, Script, Until
+from tests.support.h2_frames import data, frame, headers, ping, rst
+from tests.support.h2_script import Close, Deaf, Eof, Got, Heed, Paced, Reset, Say, Script, Until
 
 _CHUNKED = b"transfer-encoding: chunked"
 _LENGTH = b"content-length: 3"
@@ -63,6 +63,7 @@ _TO_H1_ENDS: Mapping[str, Script] = {
 }
 _ASKED = Until("end", 1)
 _GET = get()
+_PUSHED = frame(5, 0x4, 1, b"\0\0\0\x02") + ok()
 _TO_H2: Mapping[str, tuple[bytes, bytes]] = {
     "a body": (_GET, ok()),
     "a length": (_GET, ok(1, (b"content-length", b"2"))),
@@ -113,7 +114,6 @@ _TO_H2: Mapping[str, tuple[bytes, bytes]] = {
     "DATA on a stream that is not there": (_GET, data(3, b"abc", end=True) + ok()),
     "HEADERS on a stream that is not there": (_GET, head(3, b"200", end=True) + ok()),
     "a stream of the server": (_GET, head(2, b"200", end=True) + ok()),
-    "PUSH_PROMISE": (_GET, frame(5, 0x4, 1, b"\0\0\0\x02") + ok()),
     "frames of an unknown kind": (_GET, frame(0xEE, 0, 1, b"abc") + ok()),
     "ORIGIN and ALTSVC": (_GET, frame(0xC, 0, 0, b"") + frame(0xA, 0, 0, b"\0\x01hx") + ok()),
     "trailers-only of gRPC": (
@@ -151,6 +151,10 @@ CASES = [
          backend=((_ASKED, head(1, b"200") + data(1, b"abc"), Close()),)),
     Case("from h2: HTTP/1.1 where HTTP/2 is meant", asks(_GET), setup=H2,
          backend=((_ASKED, plain(_LENGTH, body=b"abc")),)),
+    # Whether it may push depends on whether it has acknowledged SETTINGS.
+    Case("from h2: PUSH_PROMISE", asks(_GET), setup=H2, backend=((Deaf(), _ASKED, _PUSHED),)),
+    Case("from h2: PUSH_PROMISE, which it has agreed not to send", asks(_GET), setup=H2,
+         backend=((_ASKED, ping(), Until("ping-ack"), _PUSHED),)),
     Case("early: h1 answers before the request ends", (_SLOW, Until("end", 1)),
          backend=((Got(b"abc"), plain(b"content-length: 0", status=b"413 X")),)),
     Case("early: h1 answers and closes", (_SLOW, Until("end", 1)),

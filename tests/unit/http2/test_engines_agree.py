@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from proxy.http2.codec import ENGINES, Codec, CodecError, Options
@@ -54,7 +54,7 @@ def run(client: str, server: str, operations: list[Any], limit: int) -> tuple[An
     outcomes: list[Any] = []
     for operation in operations:
         outcomes.append(_perform(pair, *operation))
-    pair.pump()
+    _pump(pair)
     # nghttp2 lets the last acknowledgement go that waits when a connection is over.
     over = any("goaway" in name or name == "notice" or "terminate" in name for name, *_ in operations)
     for codec in (pair.client, pair.server):
@@ -66,9 +66,18 @@ def run(client: str, server: str, operations: list[Any], limit: int) -> tuple[An
     return *seen, outcomes
 
 
+def _pump(pair: Pair) -> None:
+    codecs = (pair.client, pair.server)
+    shared = [sum(codec.queued_body_size(number) > 0 for number in range(1, 100, 2)) > 1 for codec in codecs]
+    pair.pump()
+    for codec, several in zip(codecs, shared, strict=True):
+        # Which of the bodies gets the last of the connection's window is the engine's.
+        assume(not (several and codec.queued_body_size() and not codec.remote_window_size))
+
+
 def _perform(pair: Pair, name: str, *arguments: Any) -> Any:
     if name == "pump":
-        return pair.pump()
+        return _pump(pair)
     who, _, what = name.rpartition("_")
     codec = pair.server if who == "server" or what in ("respond", "inform", "notice") else pair.client
     stream_id = 2 * arguments[0] + 1 if arguments else 0

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from proxy.cluster.cluster import Cluster
+from proxy.cluster.flags import FAILED_EDS_HEALTH
 from proxy.cluster.host import Host
 from proxy.model.address import SocketAddress
 from proxy.model.cluster import (
@@ -94,7 +95,7 @@ def test_load_spills_to_the_next_priority() -> None:
 
 def test_refresh_after_a_change_of_health() -> None:
     cluster = _cluster([_endpoint(1), _endpoint(2)])
-    cluster.hosts[0].healthy = False
+    cluster.hosts[0].mark(FAILED_EDS_HEALTH, True)
     cluster.refresh()
     assert {h.label for h in (cluster.pick() for _ in range(20)) if h} == {"10.0.0.1:2"}
 
@@ -184,7 +185,7 @@ def test_a_successor_of_another_type_starts_empty() -> None:
     [
         ("connection", "upstream_cx_overflow"),
         ("pending", "upstream_rq_pending_overflow"),
-        ("request", "upstream_rq_pending_overflow"),
+        ("request", "upstream_rq_active_overflow"),
         ("retry", "upstream_rq_retry_overflow"),
     ],
 )

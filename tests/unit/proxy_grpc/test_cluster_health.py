@@ -193,10 +193,10 @@ NAMED = StringMatcher("prefix", "locations")
     ],
 )
 def test_answers_over_http(check: HttpCheck, head: Head, body: bytes, verdict: str) -> None:
-    assert compile_http(check, "f")(head, body) == verdict
+    assert compile_http(check, "f", lambda: None)(head, body) == verdict
 
 
 def test_a_name_that_cannot_be_matched_is_refused_by_its_field() -> None:
     with pytest.raises(ConfigError) as caught:
-        compile_http(HttpCheck("/", service_name=StringMatcher("safe_regex", "(")), "f")
+        compile_http(HttpCheck("/", service_name=StringMatcher("safe_regex", "(")), "f", lambda: None)
     assert caught.value.path == "f.service_name_matcher.safe_regex"

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import health_check_pb2
 from google.protobuf import json_format
 
+from proxy.model.cluster import EndpointHealthCheck
 from proxy.model.config import ConfigError
 from proxy.model.health_check import GrpcCheck, HealthCheck, HttpCheck, TcpCheck
 from proxy.model.matcher import StringMatcher
 from proxy.model.route import HeaderValueOption
+from proxy.xds.decode.cluster import cluster
 from proxy.xds.decode.health_check import health_check
 
 BASE: dict[str, Any] = {
@@ -162,3 +165,88 @@ def test_grpc_needs_http2() -> None:
     with pytest.raises(ConfigError) as caught:
         decoded(http2=False, grpc_health_check={})
     assert caught.value.path == "h.grpc_health_check"
+
+
+def cluster_of(*checks: dict[str, Any], **options: Any) -> Any:
+    listed = {
+        "cluster_name": "c",
+        "endpoints": [
+            {
+                "lb_endpoints": [
+                    {
+                        "endpoint": {
+                            "address": {"socket_address": {"address": "10.0.0.1", "port_value": 1}},
+                            "health_check_config": options.pop("at", {}),
+                        }
+                    }
+                ]
+            }
+        ],
+    }
+    body = {
+        "name": "c",
+        "type": "STATIC",
+        "load_assignment": listed,
+        "health_checks": list(checks),
+        **options,
+    }
+    return cluster(json_format.ParseDict(body, cluster_pb2.Cluster()))
+
+
+def test_a_cluster_and_its_endpoints_say_how_they_are_checked() -> None:
+    made = cluster_of(
+        BASE | TCP,
+        at={"port_value": 8080, "hostname": "h.test", "disable_active_health_check": True},
+        ignore_health_on_host_removal=True,
+        close_connections_on_host_health_failure=True,
+        common_lb_config={"ignore_new_hosts_until_first_hc": True},
+    )
+    assert made.health_check == decoded(**TCP)
+    assert made.ignore_health_on_host_removal and made.ignore_new_hosts_until_first_hc
+    assert made.close_connections_on_host_health_failure
+    (locality,) = made.load_assignment.localities
+    assert locality.endpoints[0].health_check == EndpointHealthCheck(8080, "", "h.test", True)
+    where = {"address": {"socket_address": {"address": "10.0.0.2", "port_value": 7}}}
+    (locality,) = cluster_of(at=where).load_assignment.localities
+    assert locality.endpoints[0].health_check == EndpointHealthCheck(7, "10.0.0.2")
+    assert cluster_of().health_check is None
+
+
+@pytest.mark.parametrize(
+    ("checks", "options", "path"),
+    [
+        ([BASE | TCP] * 2, {}, "cluster[c].health_checks"),
+        (
+            [BASE | TCP],
+            {"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "load_assignment": None},
+            "cluster[c].health_checks",
+        ),
+        ([BASE | {"grpc_health_check": {}}], {}, "cluster[c].health_checks[0].grpc_health_check"),
+        (
+            [],
+            {"at": {"port_value": 70000}},
+            "cluster[c].load_assignment.endpoints[0].lb_endpoints[0].endpoint.health_check_config.port_value",
+        ),
+        (
+            [],
+            {"at": {"hostname": "a b"}},
+            "cluster[c].load_assignment.endpoints[0].lb_endpoints[0].endpoint.health_check_config.hostname",
+        ),
+        (
+            [],
+            {
+                "at": {
+                    "port_value": 1,
+                    "address": {"socket_address": {"address": "10.0.0.2", "port_value": 7}},
+                }
+            },
+            "cluster[c].load_assignment.endpoints[0].lb_endpoints[0].endpoint.health_check_config.address",
+        ),
+    ],
+)
+def test_a_cluster_that_cannot_be_checked_is_refused(
+    checks: list[dict[str, Any]], options: dict[str, Any], path: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        cluster_of(*checks, **options)
+    assert caught.value.path == path
