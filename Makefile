@@ -1,4 +1,4 @@
-.PHONY: fuzz install demo test lint bench docs lock clean
+.PHONY: fuzz install demo test test-compiled lint bench docs lock clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,6 +22,19 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# What TULLE_COMPILE=1 makes (docs/decisions/0011), under the tests of what is in it.
+COMPILED := build/compiled-tests
+COMPILED_TESTS ?= tests/unit/http2 tests/unit/proxy_bytes tests/unit/proxy_decide tests/unit/proxy_grpc \
+  tests/unit/proxy_workers tests/integration/test_proxy_http1.py tests/integration/test_proxy_http1_limits.py \
+  tests/integration/test_proxy_http2.py tests/integration/test_proxy_http2_floods.py
+test-compiled: install
+	rm -rf build/compiled $(COMPILED) && mkdir -p $(COMPILED)
+	TULLE_COMPILE=1 $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w $(COMPILED) .
+	cp -r tests bench docs pyproject.toml Makefile $(COMPILED)
+	cd $(COMPILED) && ../../$(BIN)/python -m zipfile -e *.whl . && \
+	  ../../$(BIN)/python -c 'from proxy.stream import exchange; assert exchange.__file__.endswith(".so"), exchange' && \
+	  ../../$(BIN)/python -m pytest $(COMPILED_TESTS)
 
 lint: install
 	$(BIN)/ruff format --check .

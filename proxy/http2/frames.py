@@ -100,8 +100,9 @@ class FrameInspector:
         if left >= size:
             self._left = left - size
             return self.verdict
-        if self.verdict is not None:
-            return self.verdict
+        verdict = self.verdict
+        if verdict is not None:
+            return verdict
         before = len(self._head)
         if before:
             data = self._head + bytes(data)

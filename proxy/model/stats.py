@@ -8,6 +8,7 @@ swap: the same object serves as long as its name (stat prefix, cluster, listener
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 
 class Histogram:
@@ -17,7 +18,7 @@ class Histogram:
     """
 
     __slots__ = ("buckets", "count", "total")
-    SIZE = 256
+    SIZE: Final = 256
 
     def __init__(self) -> None:
         self.buckets = [0] * self.SIZE

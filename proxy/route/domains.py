@@ -32,7 +32,7 @@ class Domains(Generic[V]):
                     field, f"domain {domain!r} is already taken; each may appear once in a route table"
                 )
             seen.add(key)
-            if key.count(b"*") > 1 or b"*" in key[1:-1]:
+            if key.count(b"*") > 1 or 0 < key.find(b"*") < len(key) - 1:
                 raise ConfigError(field, f"domain {domain!r}: * may only stand at one end")
             if key == b"*":
                 self._any = host
