@@ -29,7 +29,7 @@ class Keepalive:
     def heard(self, now: float) -> None:
         """Something came."""
         self._heard = now
-        if self._pong_by is not inf:
+        if self._pong_by != inf:
             self._pong_by = now + self._options.timeout
 
     def answered(self, now: float) -> None:
@@ -52,7 +52,7 @@ class Keepalive:
         return self._asked(now) if idle and now - self._heard > idle else ""
 
     def _asked(self, now: float) -> Literal["", "ping"]:
-        if self._pong_by is not inf:
+        if self._pong_by != inf:
             return ""
         self._pong_by = now + self._options.timeout
         return "ping"

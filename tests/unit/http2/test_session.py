@@ -182,3 +182,31 @@ def test_only_streams_of_clients_that_were_refused_are_answers(engine: str, role
         session.requests += 900
     server.receive(frame(PING, 0, 0, bytes(8)))
     assert server.floods == (["outbound_control_flood"] if role is Role.SERVER else [])
+
+
+def test_frames_that_wait_for_a_client_are_bounded(engine: str) -> None:
+    """``max_outbound_frames``: what is asked for and not read."""
+    server = Server(engine, limits=FloodLimits(max_outbound_frames=4))
+    server.receive(b"".join(frame(HEADERS, 5, number, HEAD) for number in (1, 3, 5)))
+    session = server.session
+    session.block()
+    for number in (1, 3):
+        session.respond(number, OK, end=False)
+        session.trail(number, ((b"a", b"b"),))
+    session.flush()
+    assert not server.floods
+    session.respond(5, OK, end=True)
+    session.flush()
+    assert server.floods == ["outbound_flood"]
+
+
+def test_what_the_socket_took_no_longer_counts(engine: str) -> None:
+    server = Server(engine, limits=FloodLimits(max_outbound_frames=2))
+    server.receive(b"".join(frame(HEADERS, 5, number, HEAD) for number in (1, 3, 5, 7)))
+    session = server.session
+    for numbers in ((1, 3), (5, 7)):
+        session.block()
+        for number in numbers:
+            session.respond(number, OK, end=True)
+        session.unblock()
+    assert not server.floods
