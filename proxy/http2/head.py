@@ -170,18 +170,10 @@ def _picker(places: list[int]) -> Callable[[Sequence[Field]], Sequence[Field]]:
 
 def read_request(received: Sequence[Field]) -> Head:
     """The head of a request. Raises ``ProtocolError`` for what the codec lets pass and nobody may see."""
-    head = Head()
-    names = dict(received)
-    if len(names) == len(received):
-        head.repeated = False
-        shape = _shape(tuple(names))
-    else:
-        head.repeated = True
-        shape = _Shape(tuple([name for name, _ in received]))
-        _join(names, received)
-    head.shape = shape
+    head = _begun(received)
+    names = head.names
+    shape = head.shape
     head.status = 0
-    head.raw = b""
     head.method = method = names.pop(b":method", b"")
     head.target = target = names.pop(b":path", b"")
     head.scheme = names.pop(b":scheme", b"")
@@ -189,7 +181,6 @@ def read_request(received: Sequence[Field]) -> Head:
     head.fields = received[shape.pseudo :]
     head.present = shape.present | HAS_HOST
     head.flags = flags = shape.flags
-    _finish(head, names)
     if authority is None:
         authority = names.get(b"host")
         if authority is None:
@@ -215,32 +206,33 @@ def read_request(received: Sequence[Field]) -> Head:
 
 def read_response(received: Sequence[Field]) -> Head:
     """The head of a response, final or not. Raises ``ProtocolError``."""
-    head = Head()
-    names = dict(received)
-    if len(names) == len(received):
-        head.repeated = False
-        shape = _shape(tuple(names))
-    else:
-        head.repeated = True
-        shape = _Shape(tuple([name for name, _ in received]))
-        _join(names, received)
-    head.shape = shape
+    head = _begun(received)
+    names = head.names
+    shape = head.shape
     head.method = head.target = head.scheme = b""
     head.host = None
     status = names.pop(b":status", b"")
     if len(status) != 3 or not status.isdigit():
         raise ProtocolError("a response without a status of three digits")
     head.status = int(status)
-    head.raw = b""
     head.fields = received[1:]
     head.present = shape.present
     head.flags = shape.flags
-    _finish(head, names)
     return head
 
 
-def _finish(head: Head, names: dict[bytes, bytes]) -> None:
-    head.names = names
+def _begun(received: Sequence[Field]) -> Head:
+    """What heads of both kinds have. ``names`` has the pseudo-fields still."""
+    head = Head()
+    head.names = names = dict(received)
+    if len(names) == len(received):
+        head.repeated = False
+        head.shape = _shape(tuple(names))
+    else:
+        head.repeated = True
+        head.shape = _Shape(tuple([name for name, _ in received]))
+        _join(names, received)
+    head.raw = b""
     head.added = None
     head.minor = 1
     head.end = head.fields_at = 0
@@ -251,6 +243,7 @@ def _finish(head: Head, names: dict[bytes, bytes]) -> None:
         head.length = int(length)
     else:
         raise ProtocolError("content-length is not a number of at most 18 digits")
+    return head
 
 
 def _join(names: dict[bytes, bytes], fields: Iterable[Field]) -> None:

@@ -19,6 +19,7 @@ from proxy.http2 import codec as codecs
 from proxy.http2 import events
 from proxy.http2.head import read_request, response_fields
 from proxy.http2.keepalive import Keepalive
+from proxy.http2.options import ErrorCode
 from proxy.http2.resets import PrematureResets
 from proxy.http2.session import Session, engine_options, flood_limits
 from proxy.model.connection import ConnectionInfo
@@ -33,12 +34,6 @@ from proxy.upstream.loop_state import LoopState
 from proxy.upstream.pool import Pool
 from proxy.upstream.stream import Fields
 
-_NO_ERROR: Final = 0
-_PROTOCOL_ERROR: Final = 1
-_INTERNAL_ERROR: Final = 2
-_FLOW_CONTROL_ERROR: Final = 3
-_CONNECT_ERROR: Final = 10
-_ENHANCE_YOUR_CALM: Final = 11
 _MALFORMED: Final = "http2.invalid.header.field"
 _BROKEN: Final = "codec_error"
 _PROTOCOL_ERRORS: Final = frozenset(("header_overflow", "inbound_window_update_frames_flood"))
@@ -186,7 +181,7 @@ class Http2Stream:
     def cut_off(self) -> None:
         # RFC 9113 section 8.5.
         lost = self.exchange.tunnel and "UC" in self.exchange.flags
-        self._connection.reset(self, _CONNECT_ERROR if lost else _INTERNAL_ERROR)
+        self._connection.reset(self, ErrorCode.CONNECT_ERROR if lost else ErrorCode.INTERNAL_ERROR)
 
     def exchange_done(self, exchange: HttpExchange) -> None:
         self._connection.stream_done(self)
@@ -415,7 +410,7 @@ class Http2Downstream(ClientConnection):
         """A stream was reset by the client, or by the codec for what the client sent (CVE-2025-8671)."""
         if self._resets.stream_closed(lived, responded=responded) and not self._lingering:
             self._http.stats.downstream_rq_too_many_premature_resets += 1
-            self._end_with(_ENHANCE_YOUR_CALM)
+            self._end_with(ErrorCode.ENHANCE_YOUR_CALM)
 
     def _stream_closed(self, event: events.StreamClosed) -> None:
         """It ended, and nobody said why before: the codec judged that the client broke the protocol."""
@@ -428,8 +423,8 @@ class Http2Downstream(ClientConnection):
         if stream is not None:
             self._forget(stream)
             exchange = stream.exchange
-            length = code == _PROTOCOL_ERROR and exchange.head.length >= 0
-            if length or code == _FLOW_CONTROL_ERROR:
+            length = code == ErrorCode.PROTOCOL_ERROR and exchange.head.length >= 0
+            if length or code == ErrorCode.FLOW_CONTROL_ERROR:
                 # A body of another length: as in Envoy that is this stream's alone. So is its window.
                 self._h2_stats.tx_reset += 1
                 self._h2_stats.rx_messaging_error += length
@@ -438,10 +433,10 @@ class Http2Downstream(ClientConnection):
                 exchange.downstream_broke("http2.remote_reset" if length else _BROKEN)
                 self._judge_reset(lived, responded=responded)
                 return
-            exchange.downstream_broke(_MALFORMED if code == _PROTOCOL_ERROR else _BROKEN)
-        elif code == _PROTOCOL_ERROR:
+            exchange.downstream_broke(_MALFORMED if code == ErrorCode.PROTOCOL_ERROR else _BROKEN)
+        elif code == ErrorCode.PROTOCOL_ERROR:
             self._without_head(number).downstream_broke(_MALFORMED)
-        if code == _PROTOCOL_ERROR:
+        if code == ErrorCode.PROTOCOL_ERROR:
             self._h2_stats.rx_messaging_error += 1
             self._misbehaved()
 
@@ -528,13 +523,13 @@ class Http2Downstream(ClientConnection):
         """A request that no head could be made of."""
         self._h2_stats.rx_messaging_error += 1
         self._without_head(number).downstream_broke(_MALFORMED)
-        self.session.reset(number, _PROTOCOL_ERROR)
+        self.session.reset(number, ErrorCode.PROTOCOL_ERROR)
         self._misbehaved()
 
     def _overflow(self, number: int, details: str) -> None:
         """A request of more fields than ``max_headers_count``, or larger than ``max_request_headers_kb``."""
         self._h2_stats.tx_reset += 1
-        self.session.reset(number, _INTERNAL_ERROR)
+        self.session.reset(number, ErrorCode.INTERNAL_ERROR)
         self._without_head(number).downstream_reset(details)
 
     def _without_head(self, number: int) -> HttpExchange:
@@ -552,7 +547,7 @@ class Http2Downstream(ClientConnection):
         """The client broke the protocol in one stream. As in Envoy that ends all, unless configured otherwise."""
         if not self._http.config.http2.stream_error_on_invalid_http_message and not self._lingering:
             self._http.stats.downstream_cx_protocol_error += 1
-            self._end_with(_PROTOCOL_ERROR)
+            self._end_with(ErrorCode.PROTOCOL_ERROR)
         elif not self._lingering:
             self._judge_reset(0.0, responded=False)
 
@@ -571,7 +566,7 @@ class Http2Downstream(ClientConnection):
         setattr(self._h2_stats, name, getattr(self._h2_stats, name) + 1)
         self._http.stats.downstream_cx_protocol_error += name in _PROTOCOL_ERRORS
         self._abandon(f"http2.{name}")
-        self._end_with(_ENHANCE_YOUR_CALM)
+        self._end_with(ErrorCode.ENHANCE_YOUR_CALM)
 
     def _end_with(self, code: int) -> None:
         """Say why, and close."""
@@ -615,7 +610,7 @@ class Http2Downstream(ClientConnection):
             codec = self.session.codec
             for number in [number for number in self._unread if not codec.queued_body_size(number)]:
                 self._unread.discard(number)
-                self.session.reset(number, _NO_ERROR)
+                self.session.reset(number, ErrorCode.NO_ERROR)
 
     def _gone(self, *, remote: bool) -> None:
         if self._closed:

@@ -16,6 +16,7 @@ from proxy.http2 import codec as codecs
 from proxy.http2 import events
 from proxy.http2.head import read_response
 from proxy.http2.keepalive import Keepalive
+from proxy.http2.options import ErrorCode
 from proxy.http2.session import Session, engine_options, flood_limits
 from proxy.model.connection import Address
 from proxy.tls.conn import Transport
@@ -23,15 +24,9 @@ from proxy.upstream.connection import QueueKey
 from proxy.upstream.loop_state import LoopState
 from proxy.upstream.stream import Fields, Receiver
 
-_NO_ERROR: Final = 0
-_PROTOCOL_ERROR: Final = 1
-_REFUSED_STREAM: Final = 7
-_CANCEL: Final = 8
-_CONNECT_ERROR: Final = 10
-_ENHANCE_YOUR_CALM: Final = 11
 _RESETS: Final = {
-    _REFUSED_STREAM: "remote_refused_stream_reset",
-    _CONNECT_ERROR: "remote_error_with_CONNECT_request",
+    ErrorCode.REFUSED_STREAM: "remote_refused_stream_reset",
+    ErrorCode.CONNECT_ERROR: "remote_error_with_CONNECT_request",
 }
 """Reasons of RST_STREAM that have names of their own."""
 
@@ -254,7 +249,7 @@ class Http2Connection(asyncio.Protocol):
         if self.streams.get(stream.id) is stream:
             self._h2_stats.tx_reset += 1
             self.cluster.stats.upstream_rq_tx_reset += 1
-            self.session.reset(stream.id, _CANCEL)
+            self.session.reset(stream.id, ErrorCode.CANCEL)
             self._forget(stream)
 
     def used(self, number: int, size: int) -> None:
@@ -397,7 +392,7 @@ class Http2Connection(asyncio.Protocol):
         self._h2_stats.tx_reset += 1
         # As in Envoy, which blames the host.
         self.cluster.stats.upstream_rq_rx_reset += 1
-        self.session.reset(stream.id, _CANCEL)
+        self.session.reset(stream.id, ErrorCode.CANCEL)
         self._forget(stream)
         stream.receiver.upstream_reset("remote_reset", "")
 
@@ -447,7 +442,7 @@ class Http2Connection(asyncio.Protocol):
         stream = self.streams.get(event.stream_id)
         if stream is None:
             return
-        if event.error_code == _REFUSED_STREAM:
+        if event.error_code == ErrorCode.REFUSED_STREAM:
             self._forget(stream)
             stream.receiver.upstream_reset("remote_refused_stream_reset", "")
         elif stream.bounded:
@@ -488,7 +483,7 @@ class Http2Connection(asyncio.Protocol):
         if not stream.receiver.request_done:
             self._h2_stats.tx_reset += 1
             self.cluster.stats.upstream_rq_tx_reset += 1
-            self.session.reset(stream.id, _NO_ERROR)
+            self.session.reset(stream.id, ErrorCode.NO_ERROR)
         self._forget(stream)
 
     def _forget(self, stream: Http2Stream) -> None:
@@ -539,7 +534,7 @@ class Http2Connection(asyncio.Protocol):
         stream.receiver.upstream_reset("protocol_error", message)
         if not self.closed and not only:
             self._lost("connection_termination", "")
-            self._end_with(_PROTOCOL_ERROR)
+            self._end_with(ErrorCode.PROTOCOL_ERROR)
 
     def _failed(self, error: Exception | None) -> None:
         """The codec cannot go on."""
@@ -558,7 +553,7 @@ class Http2Connection(asyncio.Protocol):
         setattr(self._h2_stats, name, getattr(self._h2_stats, name) + 1)
         self.cluster.stats.upstream_cx_protocol_error += 1
         self._lost("protocol_error", name)
-        self._end_with(_ENHANCE_YOUR_CALM)
+        self._end_with(ErrorCode.ENHANCE_YOUR_CALM)
 
     def _end_with(self, code: int) -> None:
         """Say why, and close."""
